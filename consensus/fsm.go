@@ -1,0 +1,188 @@
+package consensus
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// fsm feeds committed entries to the state. Raft calls it from one goroutine.
+//
+// What it cannot apply (an entry or a snapshot of a newer version, or a damaged
+// one) breaks it: from then on it applies nothing and takes no snapshot, because
+// a state that skipped an entry would differ from the other nodes' for ever.
+// Run reports the fault; a newer program resumes where this one stopped.
+type fsm struct {
+	hooks       fsmHooks
+	snapshotDue chan struct{} // cap 1
+	logBytes    int64         // applied since the last snapshot
+	broken      atomic.Pointer[error]
+
+	mu    sync.RWMutex // held for writing while an entry is applied
+	state *state.State
+}
+
+// fsmHooks are called from raft's goroutine, without the lock.
+type fsmHooks struct {
+	pages    func(named, released []wire.Hash) // may be nil
+	changed  func()
+	members  func() // the registry may have changed
+	snapshot int64  // bytes of log that make a snapshot due
+}
+
+var _ raft.ConfigurationStore = (*fsm)(nil)
+
+func newFSM(hooks fsmHooks) *fsm {
+	return &fsm{hooks: hooks, snapshotDue: make(chan struct{}, 1), state: state.New()}
+}
+
+func (f *fsm) read(fn func(*state.State)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	fn(f.state)
+}
+
+// fault returns what broke the fsm; nil while it works.
+func (f *fsm) fault() error {
+	if err := f.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// breakWith keeps the first fault.
+func (f *fsm) breakWith(err error) error {
+	f.broken.CompareAndSwap(nil, &err)
+	f.hooks.changed()
+	return f.fault()
+}
+
+// Apply applies one committed entry and returns a state.Outcome, or the error
+// that broke the fsm.
+func (f *fsm) Apply(l *raft.Log) any {
+	if err := f.fault(); err != nil {
+		return err
+	}
+	cmd, err := decodeEntry(l.Data)
+	if err != nil {
+		return f.breakWith(wire.Errorf(wire.CodeOf(err), "entry %d of the replicated log: %v", l.Index, err))
+	}
+	outcome, err := f.apply(l, cmd)
+	if err != nil {
+		return f.breakWith(err)
+	}
+	if f.hooks.pages != nil && len(outcome.Named)+len(outcome.Released) > 0 {
+		f.hooks.pages(outcome.Named, outcome.Released)
+	}
+	f.countBytes(int64(len(l.Data)))
+	if touchesMembers(cmd) {
+		f.hooks.members()
+	}
+	f.hooks.changed()
+	return outcome
+}
+
+// apply runs the command under the lock. State.Apply does not panic; should it
+// all the same, the node stops with an error that says where, instead of every
+// voter crashing at each start.
+func (f *fsm) apply(l *raft.Log, cmd *wire.Command) (outcome state.Outcome, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = wire.Errorf(wire.Code_CODE_INTERNAL, "entry %d of the replicated log cannot be applied: %v", l.Index, fault)
+		}
+	}()
+	return f.state.Apply(l.Term, cmd), nil
+}
+
+func (f *fsm) countBytes(n int64) {
+	f.logBytes += n
+	if f.logBytes >= f.hooks.snapshot {
+		f.logBytes = 0
+		nudge(f.snapshotDue)
+	}
+}
+
+// touchesMembers reports whether cmd may change who should be a server.
+func touchesMembers(cmd *wire.Command) bool {
+	return slices.ContainsFunc(cmd.GetOps(), func(op *wire.Op) bool {
+		switch op.GetKind().(type) {
+		case *wire.Op_FoundSwarm, *wire.Op_AdmitDevice, *wire.Op_RemoveDevice, *wire.Op_SetPresence:
+			return true
+		}
+		return false
+	})
+}
+
+// StoreConfiguration is told of each committed configuration of the group.
+func (f *fsm) StoreConfiguration(uint64, raft.Configuration) {
+	f.hooks.members()
+	f.hooks.changed()
+}
+
+// Snapshot encodes the state in memory, so that entries can be applied while
+// raft writes it to disk.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	var buf bytes.Buffer
+	if err := f.state.Snapshot(&buf); err != nil {
+		return nil, fmt.Errorf("encoding a snapshot: %w", err)
+	}
+	f.logBytes = 0
+	return snapshot(buf.Bytes()), nil
+}
+
+// Restore replaces the state by a snapshot's. A snapshot that is refused leaves
+// the state as it was.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	if err := f.fault(); err != nil {
+		return err
+	}
+	restored, err := state.Restore(r)
+	if wire.CodeOf(err) == wire.Code_CODE_VERSION {
+		return f.breakWith(err)
+	}
+	if err != nil {
+		return err
+	}
+	named := slices.Collect(restored.Pages())
+	f.mu.Lock()
+	f.state = restored
+	f.mu.Unlock()
+	f.logBytes = 0
+	if f.hooks.pages != nil {
+		f.hooks.pages(named, nil)
+	}
+	f.hooks.members()
+	f.hooks.changed()
+	return nil
+}
+
+// snapshot is an encoded state.
+type snapshot []byte
+
+// Persist writes the snapshot to raft's file.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := sink.Write(s); err != nil {
+		sink.Cancel()
+		return fmt.Errorf("writing snapshot %s: %w", sink.ID(), err)
+	}
+	return sink.Close()
+}
+
+// Release has nothing to give back.
+func (snapshot) Release() {}

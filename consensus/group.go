@@ -1,0 +1,400 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// Timing of the group. 500/500/250 ms is the fastest setting without unwanted
+// elections on a loaded machine (measured.md).
+const (
+	heartbeatTimeout = 500 * time.Millisecond
+	electionTimeout  = 500 * time.Millisecond
+	leaseTimeout     = 250 * time.Millisecond
+	// commitTimeout bounds how long a follower learns of the last commit later
+	// than the leader when nothing else is sent; it is what an idle group costs.
+	commitTimeout = 100 * time.Millisecond
+	// rpcTimeout bounds one exchange between members, dial included.
+	rpcTimeout = 5 * time.Second
+	// handOverTimeout bounds how long a stopping leader tries to hand over.
+	handOverTimeout = 3 * time.Second
+	// settleTimeout bounds how long Close waits for entries in flight. Raft ends
+	// them within the lease where there is no quorum.
+	settleTimeout = 2 * time.Second
+)
+
+// Sizes of the log.
+const (
+	// snapshotBytes of log, or snapshotEntries, make a snapshot due.
+	snapshotBytes   = 64 << 20
+	snapshotEntries = 1 << 14
+	// snapshotInterval is how often raft looks at its count of entries.
+	snapshotInterval = 30 * time.Second
+	// trailingEntries stay in the log after a snapshot, so that a follower a
+	// little behind needs no snapshot.
+	trailingEntries = 256
+	// maxAppendEntries bounds a batch to a follower: 4 MiB of full entries.
+	maxAppendEntries = 16
+)
+
+// Options say what a Group works with.
+type Options struct {
+	// Self is this device.
+	Self wire.DeviceID
+	// Dir is the folder of raft.db and the snapshots. Open makes it.
+	Dir string
+	// Streams carries raft between members; its addresses are device IDs. The
+	// Group owns it from Open on, closes it, and does so also when Open fails.
+	Streams raft.StreamLayer
+	// Pages is told, after each entry and in order, which pages the state names
+	// now and did not before, and which it names no more. After a snapshot was
+	// installed (the first may be before Open returns) named is all of them. It
+	// runs on the goroutine that applies: it must not block long, nor call the
+	// Group. May be nil.
+	Pages func(named, released []wire.Hash)
+	// Changed is called when an entry was applied, or the leader or the servers
+	// changed. Concurrent calls are possible; it must not block. May be nil.
+	Changed func()
+	// Log receives what an operator would act on. Nil discards it.
+	Log *slog.Logger
+}
+
+// Group is this node's membership of the swarm's Raft group. Its methods may be
+// called concurrently, unless they say otherwise.
+type Group struct {
+	self      wire.DeviceID
+	dir       string
+	log       *slog.Logger
+	raft      *raft.Raft
+	fsm       *fsm
+	transport *transport
+	streams   *streams
+	stores    *stores
+	observer  *raft.Observer
+	committer *committer
+	hadState  bool
+	tune      tuning
+
+	changes notifier      // leader, servers, faults
+	applied func()        // Options.Changed
+	members chan struct{} // cap 1: the registry's members may have changed
+	running atomic.Bool
+
+	closing   chan struct{} // closed when Close begins
+	closeOnce sync.Once
+	closeErr  error
+	closed    chan struct{} // closed when Close is done
+	wait      sync.WaitGroup
+
+	futuresMu sync.Mutex // guards adding to futures once closing has begun
+	futures   sync.WaitGroup
+}
+
+// tuning is what tests make smaller.
+type tuning struct {
+	snapshotBytes    int64
+	snapshotEntries  uint64
+	trailingEntries  uint64
+	absentAfter      time.Duration
+	reconcileIdle    time.Duration
+	reconcileHurried time.Duration
+}
+
+func defaultTuning() tuning {
+	return tuning{
+		snapshotBytes:    snapshotBytes,
+		snapshotEntries:  snapshotEntries,
+		trailingEntries:  trailingEntries,
+		absentAfter:      absentAfter,
+		reconcileIdle:    reconcileIdle,
+		reconcileHurried: reconcileHurried,
+	}
+}
+
+// Open opens the folder and takes part in the group that it remembers. With an
+// empty folder the Group waits: to be founded, or to be contacted by the leader
+// of a group whose registry has this device as a member.
+//
+// Errors: CODE_CONFLICT when another process uses the folder, CODE_VERSION when
+// it was written by a newer version, CODE_INTERNAL, naming the file, when
+// something in it is damaged.
+func Open(o Options) (*Group, error) {
+	st, err := openStores(o.Dir, newRaftLog(loggerOf(o)))
+	if err != nil {
+		o.Streams.Close()
+		return nil, err
+	}
+	g, err := open(o, st, defaultTuning())
+	if err != nil {
+		o.Streams.Close()
+		return nil, errors.Join(err, st.close())
+	}
+	return g, nil
+}
+
+func loggerOf(o Options) *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log.With("component", "consensus")
+}
+
+// open makes a Group over stores that are open. The caller closes them, and the
+// streams, if it fails.
+func open(o Options, st *stores, tune tuning) (*Group, error) {
+	g := &Group{
+		self:    o.Self,
+		dir:     o.Dir,
+		log:     loggerOf(o),
+		stores:  st,
+		tune:    tune,
+		members: make(chan struct{}, 1),
+		closing: make(chan struct{}),
+		closed:  make(chan struct{}),
+		applied: o.Changed,
+	}
+	g.fsm = newFSM(fsmHooks{
+		pages:    o.Pages,
+		changed:  g.change,
+		members:  func() { nudge(g.members) },
+		snapshot: tune.snapshotBytes,
+	})
+	var err error
+	if g.hadState, err = raft.HasExistingState(st.logs, st.stable, st.snapshots); err != nil {
+		return nil, damaged(o.Dir, err)
+	}
+	logger := newRaftLog(g.log)
+	g.streams = newStreams(o.Streams, o.Self)
+	g.transport = newTransport(g.streams, logger)
+	if g.raft, err = g.start(logger); err != nil {
+		g.transport.Close()
+		g.streams.closeConns()
+		return nil, err
+	}
+	g.observe()
+	g.committer = newCommitter(g)
+	g.wait.Go(g.committer.run)
+	g.wait.Go(g.committer.settle)
+	g.wait.Go(g.takeSnapshots)
+	return g, nil
+}
+
+// start makes the raft instance, which restores the snapshot and reads the log.
+func (g *Group) start(logger *raftLog) (r *raft.Raft, err error) {
+	defer func() {
+		if fault := recover(); fault != nil { // NewRaft panics at a gap in the log
+			r, err = nil, damaged(g.dir, fmt.Errorf("%v", fault))
+		}
+	}()
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(g.self)
+	conf.HeartbeatTimeout = heartbeatTimeout
+	conf.ElectionTimeout = electionTimeout
+	conf.LeaderLeaseTimeout = leaseTimeout
+	conf.CommitTimeout = commitTimeout
+	conf.MaxAppendEntries = maxAppendEntries
+	conf.BatchApplyCh = true
+	conf.ShutdownOnRemove = false
+	conf.SnapshotInterval = snapshotInterval
+	conf.SnapshotThreshold = g.tune.snapshotEntries
+	conf.TrailingLogs = g.tune.trailingEntries
+	conf.NoLegacyTelemetry = true
+	conf.Logger = logger
+	r, err = raft.NewRaft(conf, g.fsm, g.stores.logs, g.stores.stable, g.stores.snapshots, g.transport)
+	if fault := g.fsm.fault(); fault != nil {
+		err = fault // says more than raft, which only logs why a snapshot was refused
+	} else if err != nil {
+		err = damaged(g.dir, err)
+	}
+	if err != nil && r != nil {
+		return nil, errors.Join(err, r.Shutdown().Error())
+	}
+	return r, err
+}
+
+// observe turns raft's observations into changes.
+func (g *Group) observe() {
+	observed := make(chan raft.Observation, 64)
+	g.observer = raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
+			return true
+		}
+		return false
+	})
+	g.raft.RegisterObserver(g.observer)
+	g.wait.Go(func() {
+		for {
+			select {
+			case <-observed:
+				g.change()
+			case <-g.closing:
+				return
+			}
+		}
+	})
+}
+
+// change wakes who waits for the group to change, and tells the caller of Open.
+func (g *Group) change() {
+	g.changes.notify()
+	if g.applied != nil {
+		g.applied()
+	}
+}
+
+// takeSnapshots takes one each time the log has grown by snapshotBytes.
+func (g *Group) takeSnapshots() {
+	for {
+		select {
+		case <-g.closing:
+			return
+		case <-g.fsm.snapshotDue:
+		}
+		err := g.raft.Snapshot().Error()
+		if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+			g.log.Warn("no snapshot could be taken; the log grows until one can", "error", err)
+		}
+	}
+}
+
+// HasState reports whether the folder held a log or a snapshot when it was
+// opened. It says nothing about whether the swarm's founding was committed.
+func (g *Group) HasState() bool { return g.hadState }
+
+// Found makes this node the sole voter of a new group and commits its first
+// operation. On a folder where an earlier Found was interrupted it goes on from
+// there, with the same keys or others; where another swarm was founded, or a
+// group joined, it is CODE_CONFLICT. It needs no Run.
+func (g *Group) Found(ctx context.Context, found *wire.FoundSwarm) error {
+	err := g.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{g.server(g.self)}}).Error()
+	if errors.Is(err, raft.ErrCantBootstrap) && !g.soleVoter() {
+		return wire.Errorf(wire.Code_CODE_CONFLICT, "%s already belongs to a swarm", g.dir)
+	}
+	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("founding a group in %s: %w", g.dir, err)
+	}
+	term, err := g.awaitLead(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = g.Propose(ctx, term, &wire.Op{
+		Actor: found.GetFounder(),
+		Kind:  &wire.Op_FoundSwarm{FoundSwarm: found},
+	})
+	return err
+}
+
+func (g *Group) soleVoter() bool {
+	voters := g.Voters()
+	return len(voters) == 1 && voters[0] == g.self
+}
+
+// server returns a voter's entry in the configuration: addresses are IDs.
+func (g *Group) server(id wire.DeviceID) raft.Server {
+	return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id)}
+}
+
+// Read calls f with the state under the read lock. f must be short, must not
+// call the Group, and must not keep what it read.
+func (g *Group) Read(f func(*state.State)) { g.fsm.read(f) }
+
+// Barrier returns when all that was committed before the call is applied here.
+// Only the leader can tell; elsewhere it is CODE_UNAVAILABLE.
+func (g *Group) Barrier(ctx context.Context) error {
+	err := g.await(ctx, func() raft.Future { return g.raft.Barrier(rpcTimeout) })
+	return leaderError("waiting for the log to be applied", err)
+}
+
+// Verify asks a quorum whether this node still leads. Read after a Barrier,
+// then Verify: the read was current.
+func (g *Group) Verify(ctx context.Context) error {
+	err := g.await(ctx, func() raft.Future { return g.raft.VerifyLeader() })
+	return leaderError("asking whether this node still leads", err)
+}
+
+// leaderError gives an error of raft its class.
+func leaderError(what string, err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "%s: %v", what, err)
+}
+
+// await waits for a future of raft, or for ctx. The future may outlive the call:
+// Close waits for it.
+func (g *Group) await(ctx context.Context, start func() raft.Future) error {
+	g.futuresMu.Lock()
+	select {
+	case <-g.closing:
+		g.futuresMu.Unlock()
+		return errClosed
+	default:
+	}
+	g.futures.Add(1)
+	g.futuresMu.Unlock()
+	done := make(chan error, 1)
+	go func() {
+		defer g.futures.Done()
+		done <- start().Error()
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// errClosed is what a closed group answers.
+var errClosed = &wire.CodedError{Code: wire.Code_CODE_UNAVAILABLE, Text: "this node is stopping"}
+
+// Close stops taking part and releases the folder. A Run that is under way
+// returns. Close does not hand leadership over: ending Run's context does. It
+// may be called more than once, and returns when all is stopped.
+func (g *Group) Close() error {
+	g.closeOnce.Do(func() {
+		g.futuresMu.Lock()
+		close(g.closing)
+		g.futuresMu.Unlock()
+		g.changes.notify()
+		// Raft forgets futures that are in its queues when it shuts down, so
+		// what is in flight has to end before.
+		waitFor(&g.futures, settleTimeout)
+		waitFor(&g.wait, settleTimeout)
+		g.raft.DeregisterObserver(g.observer)
+		stopped := g.raft.Shutdown()
+		g.transport.Close()
+		g.streams.closeConns()
+		g.closeErr = errors.Join(stopped.Error(), g.stores.close())
+		close(g.closed)
+	})
+	<-g.closed
+	return g.closeErr
+}
+
+// waitFor waits for wg, but no longer than limit: a stalled disk must not keep
+// the process alive.
+func waitFor(wg *sync.WaitGroup, limit time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,159 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// logFile is the log's name in the folder.
+	logFile = "raft.db"
+	// lockTimeout is how long another process may still hold the log: one that
+	// is just ending.
+	lockTimeout = time.Second
+	// cachedEntries of the end of the log are kept in memory for followers. The
+	// bound on their bytes is this times that of an entry.
+	cachedEntries = 64
+	// keptSnapshots is how many snapshots stay on disk.
+	keptSnapshots = 2
+)
+
+// stores are where raft keeps its log, its vote and its snapshots.
+type stores struct {
+	logs      raft.LogStore
+	stable    raft.StableStore
+	snapshots raft.SnapshotStore
+	closer    func() error
+}
+
+func (s *stores) close() error {
+	if s.closer == nil {
+		return nil
+	}
+	return s.closer()
+}
+
+// openStores opens the folder, and checks the log before anything is written to
+// it.
+func openStores(dir string, logger *raftLog) (*stores, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the folder of the replicated log: %w", err)
+	}
+	path := filepath.Join(dir, logFile)
+	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+		if err := guard(func() error { return checkLog(path) }); err != nil {
+			return nil, openError(dir, err)
+		}
+	}
+	var log *raftboltdb.BoltStore
+	err := guard(func() (err error) {
+		log, err = openLog(path, false)
+		return err
+	})
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	cache, err := raft.NewLogCache(cachedEntries, log)
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the snapshots in %s: %w", dir, err), log.Close())
+	}
+	return &stores{logs: cache, stable: log, snapshots: snapshots, closer: log.Close}, nil
+}
+
+func openLog(path string, readOnly bool) (*raftboltdb.BoltStore, error) {
+	return raftboltdb.New(raftboltdb.Options{
+		Path: path,
+		BoltOptions: &bbolt.Options{
+			Timeout:        lockTimeout,
+			NoFreelistSync: true,
+			FreelistType:   bbolt.FreelistMapType,
+			ReadOnly:       readOnly,
+		},
+	})
+}
+
+// guard calls f, and makes an error of what bbolt does with a damaged file: it
+// panics, or faults where a file that was cut short is mapped.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if fault := recover(); fault != nil {
+			err = fmt.Errorf("%v", fault)
+		}
+	}()
+	return f()
+}
+
+// checkLog reads the whole log before bbolt opens it for writing: what is
+// damaged becomes an error here, where raft would panic, or use it.
+func checkLog(path string) error {
+	log, err := openLog(path, true)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	return checkEntries(log)
+}
+
+// checkEntries verifies that the log has no gap and every entry is what was
+// written.
+func checkEntries(log raft.LogStore) error {
+	first, err := log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := log.LastIndex()
+	if err != nil || last == 0 {
+		return err
+	}
+	for i := first; i <= last; i++ {
+		var l raft.Log
+		if err := log.GetLog(i, &l); err != nil {
+			return fmt.Errorf("entry %d of %d to %d: %w", i, first, last, err)
+		}
+		if l.Index != i {
+			return fmt.Errorf("entry %d says that it is entry %d", i, l.Index)
+		}
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		if err := checkEntry(l.Data); err != nil {
+			return fmt.Errorf("entry %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// openError says what keeps the log from being opened.
+func openError(dir string, err error) error {
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return wire.Errorf(wire.Code_CODE_CONFLICT, "the data folder is in use by another process: it holds %s", filepath.Join(dir, logFile))
+	case errors.As(err, &path):
+		return fmt.Errorf("opening the replicated log: %w", err)
+	}
+	return damaged(filepath.Join(dir, logFile), err)
+}
+
+// damaged is the error of a file or folder whose contents cannot be right.
+func damaged(path string, err error) error {
+	return wire.Errorf(wire.Code_CODE_INTERNAL,
+		"%s is damaged and is left as it is (%v): where the swarm has other members, set this data folder aside and join again", path, err)
+}

@@ -1,0 +1,140 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// housekeep watches what only time changes, on a slow beat.
+func (c *Coordinator) housekeep(ctx context.Context) error {
+	beat := time.NewTicker(housekeepEvery)
+	defer beat.Stop()
+	nextSweep := time.Now().Add(sweepEvery)
+	nextPresence := time.Now().Add(offlineAfter)
+	nextSpeed := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-beat.C:
+		}
+		now := time.Now()
+		c.freeGone(now)
+		if now.After(nextSpeed) {
+			c.correctSpeeds()
+			nextSpeed = now.Add(heartbeatEvery)
+		}
+		if now.After(nextPresence) {
+			c.notePresence(ctx, now)
+			nextPresence = now.Add(heartbeatEvery)
+		}
+		if now.After(nextSweep) {
+			c.sweep(ctx)
+			nextSweep = now.Add(sweepEvery)
+		}
+	}
+}
+
+// freeGone frees the leases of links that broke and did not come back.
+func (c *Coordinator) freeGone(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.devices {
+		if !d.gone.IsZero() && now.Sub(d.gone) > linkGrace {
+			c.say(lineWarn, d.id, "device %s is gone; what it worked on goes to others", d.id.Short())
+			c.free(d)
+		}
+	}
+}
+
+// notePresence records which devices have gone offline: the transition only.
+func (c *Coordinator) notePresence(ctx context.Context, now time.Time) {
+	var online []wire.DeviceID
+	c.cfg.Group.Read(func(s *state.State) {
+		for _, d := range s.Devices() {
+			if d.Online && now.Sub(time.UnixMilli(d.PresenceAtMS)) > offlineAfter {
+				online = append(online, d.ID)
+			}
+		}
+	})
+	for _, id := range online {
+		c.mu.Lock()
+		_, here := c.devices[id]
+		c.mu.Unlock()
+		if !here && id != c.cfg.Identity.ID {
+			c.setPresence(ctx, id, false)
+		}
+	}
+}
+
+// setPresence records that a device went on or off line.
+func (c *Coordinator) setPresence(ctx context.Context, id wire.DeviceID, online bool) {
+	_, err := c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_SetPresence{SetPresence: &wire.SetPresence{
+		DeviceId: string(id), Online: online,
+	}}})
+	if err != nil {
+		c.cfg.Log.Debug("presence was not recorded", "device", id, "err", err)
+		return
+	}
+	word := "offline"
+	if online {
+		word = "online"
+	}
+	c.say(lineInfo, id, "device %s is %s", id.Short(), word)
+}
+
+// sweep lets the state forget what time has passed by, if it holds anything
+// that could be.
+func (c *Coordinator) sweep(ctx context.Context) {
+	if _, err := c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_Sweep{Sweep: &wire.Sweep{}}}); err != nil {
+		c.cfg.Log.Debug("sweep", "err", err)
+		return
+	}
+	c.mu.Lock()
+	var open []wire.JobID
+	for id := range c.jobs {
+		open = append(open, id)
+	}
+	c.mu.Unlock()
+	for _, id := range open {
+		c.follow(id)
+	}
+}
+
+// correctSpeeds compares what each device takes for the tasks of a job with
+// the mean of all that work on it: section 7 of the design.
+func (c *Coordinator) correctSpeeds() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ratios := make(map[wire.DeviceID][]float64)
+	for _, q := range c.jobs {
+		if len(q.taskTime) < 2 {
+			continue
+		}
+		var sum time.Duration
+		for _, t := range q.taskTime {
+			sum += t
+		}
+		mean := float64(sum) / float64(len(q.taskTime))
+		for id, t := range q.taskTime {
+			if t > 0 {
+				ratios[id] = append(ratios[id], mean/float64(t))
+			}
+		}
+	}
+	for id, list := range ratios {
+		if d := c.devices[id]; d != nil {
+			var sum float64
+			for _, r := range list {
+				sum += r
+			}
+			d.speed += (min(10, max(0.1, sum/float64(len(list)))) - d.speed) / 2
+		}
+	}
+}
+
+// seen notes a sign of life. The caller holds the mutex.
+func (c *Coordinator) seen(d *device) { d.lastSeen = time.Now() }

@@ -1,0 +1,319 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/consensus/scheduler"
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// maxOpenInput is how many bytes of inputs of one job may wait for their tasks:
+// above it an append waits, which slows the submitter down to what the devices
+// take.
+const maxOpenInput = 1 << 30
+
+func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.SubmitJobResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "submitting a job"); err != nil {
+		return nil, err
+	}
+	op := &wire.SubmitJob{JobId: r.GetJobId(), Spec: r.GetSpec(), Close: r.GetClose()}
+	if in := r.GetInputs(); len(in.GetSegments()) > 0 {
+		op.Inputs = appendOp(in)
+	}
+	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: op}})
+	if err != nil {
+		return nil, err
+	}
+	id := wire.JobID(r.GetJobId())
+	a.c.follow(id)
+	job, err := a.c.job(id)
+	if err != nil {
+		return nil, err
+	}
+	if !result.Attached && !r.GetSpec().GetSingle() {
+		a.c.say(lineInfo, a.id, "job %s runs %s", id.Short(), r.GetSpec().GetProgram().GetName())
+	}
+	return &wire.SubmitJobResponse{Job: job, Attached: result.Attached}, nil
+}
+
+func appendOp(in *wire.AppendInputsRequest) *wire.AppendInputs {
+	return &wire.AppendInputs{
+		JobId:        in.GetJobId(),
+		Segments:     in.GetSegments(),
+		DigestBefore: in.GetDigestBefore(),
+		DigestAfter:  in.GetDigestAfter(),
+	}
+}
+
+// follow makes the soft state of a job follow what was committed of it.
+func (c *Coordinator) follow(id wire.JobID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ended bool
+	c.cfg.Group.Read(func(s *state.State) {
+		j := s.Job(id)
+		if j == nil || j.Ended() {
+			ended = true
+			return
+		}
+		q := c.jobs[id]
+		if q == nil {
+			q = resumeJob(j, time.Now())
+			c.jobs[id] = q
+		}
+		q.total = j.Total()
+	})
+	if q := c.jobs[id]; q != nil && ended {
+		c.endJob(q)
+	} else if q != nil {
+		q.announce()
+	}
+	c.wake()
+}
+
+func (a asker) appendInputs(ctx context.Context, r *wire.AppendInputsRequest) (*wire.AppendInputsResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "adding inputs"); err != nil {
+		return nil, err
+	}
+	id := wire.JobID(r.GetJobId())
+	if err := a.c.awaitRoom(ctx, id); err != nil {
+		return nil, err
+	}
+	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.follow(id)
+	return &wire.AppendInputsResponse{Total: result.Total}, nil
+}
+
+// awaitRoom waits until the job's inputs that lie unprocessed are below their
+// bound, or the job has ended.
+func (c *Coordinator) awaitRoom(ctx context.Context, id wire.JobID) error {
+	for {
+		changed := c.changes(id)
+		var room bool
+		c.cfg.Group.Read(func(s *state.State) {
+			j := s.Job(id)
+			room = j == nil || j.Ended() || j.OpenInputBytes() < maxOpenInput
+		})
+		if room || changed == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
+		case <-changed:
+		}
+	}
+}
+
+// changes returns a channel that closes at the job's next change; nil if it is
+// not open.
+func (c *Coordinator) changes(id wire.JobID) <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if q := c.jobs[id]; q != nil {
+		return q.changed
+	}
+	return nil
+}
+
+func (a asker) closeInputs(ctx context.Context, r *wire.CloseInputsRequest) (*wire.CloseInputsResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "closing a job's inputs"); err != nil {
+		return nil, err
+	}
+	op := &wire.CloseInputs{JobId: r.GetJobId(), Total: r.GetTotal()}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_CloseInputs{CloseInputs: op}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.follow(wire.JobID(r.GetJobId()))
+	return &wire.CloseInputsResponse{}, nil
+}
+
+func (a asker) cancelJob(ctx context.Context, r *wire.CancelJobRequest) (*wire.CancelJobResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "cancelling a job"); err != nil {
+		return nil, err
+	}
+	op := &wire.CancelJob{JobId: r.GetJobId(), Reason: r.GetReason()}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_CancelJob{CancelJob: op}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.follow(wire.JobID(r.GetJobId()))
+	return &wire.CancelJobResponse{}, nil
+}
+
+func (a asker) retryJob(ctx context.Context, r *wire.RetryJobRequest) (*wire.RetryJobResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "running tasks again"); err != nil {
+		return nil, err
+	}
+	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RetryJob{RetryJob: &wire.RetryJob{JobId: r.GetJobId()}}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.follow(wire.JobID(r.GetJobId()))
+	return &wire.RetryJobResponse{Tasks: result.Total}, nil
+}
+
+// removeJob forgets a job. As the word of an attached client it leaves detached
+// and open jobs alone.
+func (a asker) removeJob(ctx context.Context, r *wire.RemoveJobRequest) (*wire.RemoveJobResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "removing a job"); err != nil {
+		return nil, err
+	}
+	id := wire.JobID(r.GetJobId())
+	if r.GetAcknowledge() {
+		var keep bool
+		a.c.cfg.Group.Read(func(s *state.State) {
+			j := s.Job(id)
+			keep = j == nil || !j.Ended() || j.Spec().GetDetached()
+		})
+		if keep {
+			return &wire.RemoveJobResponse{}, nil
+		}
+	}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: r.GetJobId()}}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.follow(id)
+	return &wire.RemoveJobResponse{}, nil
+}
+
+func (a asker) listJobs(ctx context.Context, _ *wire.ListJobsRequest) (*wire.ListJobsResponse, error) {
+	if err := a.c.cfg.Group.Verify(ctx); err != nil {
+		return nil, err
+	}
+	var jobs []*wire.Job
+	a.c.cfg.Group.Read(func(s *state.State) {
+		for _, j := range s.Jobs() {
+			jobs = append(jobs, describe(j))
+		}
+	})
+	a.c.mu.Lock()
+	defer a.c.mu.Unlock()
+	for _, job := range jobs {
+		a.c.overlay(job)
+		job.Spec = listed(job.GetSpec())
+	}
+	return &wire.ListJobsResponse{Jobs: jobs}, nil
+}
+
+// listed is a spec as a list of many jobs carries it: without what only its
+// tasks need.
+func listed(s *wire.JobSpec) *wire.JobSpec {
+	return &wire.JobSpec{
+		Program:  &wire.Program{Name: s.GetProgram().GetName()},
+		Priority: s.GetPriority(),
+		Detached: s.GetDetached(),
+		Single:   s.GetSingle(),
+	}
+}
+
+func (a asker) getJob(ctx context.Context, r *wire.GetJobRequest) (*wire.GetJobResponse, error) {
+	if err := a.c.cfg.Group.Verify(ctx); err != nil {
+		return nil, err
+	}
+	job, err := a.c.job(wire.JobID(r.GetJobId()))
+	if err != nil {
+		return nil, err
+	}
+	return &wire.GetJobResponse{Job: job}, nil
+}
+
+// job describes a job as it stands now.
+func (c *Coordinator) job(id wire.JobID) (*wire.Job, error) {
+	var job *wire.Job
+	c.cfg.Group.Read(func(s *state.State) {
+		if j := s.Job(id); j != nil {
+			job = describe(j)
+		}
+	})
+	if job == nil {
+		return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.overlay(job)
+	return job, nil
+}
+
+// describe is what the replicated state says of a job.
+func describe(j *state.Job) *wire.Job {
+	digest := j.Digest()
+	job := &wire.Job{
+		Id:           string(j.ID()),
+		Spec:         j.Spec(),
+		Submitter:    string(j.Submitter()),
+		CreatedAtMs:  j.CreatedAtMS(),
+		EndedAtMs:    j.EndedAtMS(),
+		Error:        j.Error(),
+		InputDigest:  digest[:],
+		InputsClosed: j.Closed(),
+		Tasks: &wire.TaskCounts{
+			Total:     uint64(j.Total()),
+			Completed: uint64(j.Completed()),
+			Failed:    uint64(j.Failed()),
+		},
+	}
+	switch j.Phase() {
+	case state.Done:
+		job.State = wire.JobState_JOB_STATE_DONE
+	case state.Failed:
+		job.State = wire.JobState_JOB_STATE_FAILED
+	case state.Cancelled:
+		job.State = wire.JobState_JOB_STATE_CANCELLED
+	default:
+		job.State = wire.JobState_JOB_STATE_PENDING
+		if !j.Closed() {
+			job.State = wire.JobState_JOB_STATE_UPLOADING
+		}
+		job.Tasks.Pending = job.Tasks.Total - job.Tasks.Completed - job.Tasks.Failed
+	}
+	return job
+}
+
+// overlay adds what only the coordinator knows: what runs, and what a job that
+// stands still waits for. The caller holds the mutex.
+func (c *Coordinator) overlay(job *wire.Job) {
+	q := c.jobs[wire.JobID(job.GetId())]
+	if q == nil {
+		return
+	}
+	active := min(uint64(len(q.leased)+len(q.recording)), job.Tasks.Pending)
+	job.Tasks.Active = active
+	job.Tasks.Pending -= active
+	if active > 0 || job.Tasks.Completed+job.Tasks.Failed > 0 {
+		job.State = wire.JobState_JOB_STATE_RUNNING
+	}
+	if active == 0 && job.Tasks.Pending > 0 {
+		job.WaitingFor = scheduler.WaitingFor(c.allDevices(), q.schedulable(q.pending()))
+	}
+}
+
+// allDevices is a view of every connected device that runs tasks.
+func (c *Coordinator) allDevices() (v scheduler.View) {
+	for _, d := range c.devices {
+		if d.gone.IsZero() && d.slots > 0 {
+			v.Devices = append(v.Devices, d.schedulable())
+		}
+	}
+	return v
+}
+
+func (a asker) hasProgram(_ context.Context, r *wire.HasProgramRequest) (*wire.HasProgramResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "submitting a job"); err != nil {
+		return nil, err
+	}
+	hash, err := wire.HashFromBytes(r.GetHash())
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INVALID, "%v", err)
+	}
+	out := &wire.HasProgramResponse{}
+	a.c.cfg.Group.Read(func(s *state.State) { out.Program = s.Program(hash) })
+	return out, nil
+}

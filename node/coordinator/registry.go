@@ -1,0 +1,242 @@
+package coordinator
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// Defaults of an invite: section 9 of the design.
+const (
+	workerInviteTTL = 24 * time.Hour
+	memberInviteTTL = time.Hour
+	maxInviteTTL    = 365 * 24 * time.Hour
+)
+
+func (a asker) listDevices(context.Context, *wire.ListDevicesRequest) (*wire.ListDevicesResponse, error) {
+	return &wire.ListDevicesResponse{Devices: a.c.describeDevices()}, nil
+}
+
+// describeDevices lists the registry with what the coordinator sees of it.
+func (c *Coordinator) describeDevices() []*wire.Device {
+	var out []*wire.Device
+	c.cfg.Group.Read(func(s *state.State) {
+		for _, d := range s.Devices() {
+			out = append(out, registered(d))
+		}
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range out {
+		c.overlayDevice(d)
+	}
+	return out
+}
+
+// registered is what the replicated state says of a device.
+func registered(d *state.Device) *wire.Device {
+	profile := &wire.DeviceProfile{
+		Name:         d.Name,
+		Type:         d.Profile.GetType(),
+		Capabilities: d.Profile.GetCapabilities(),
+		Labels:       d.Profile.GetLabels(),
+		OpsScore:     d.Profile.GetOpsScore(),
+		Version:      d.Profile.GetVersion(),
+		Format:       d.Profile.GetFormat(),
+	}
+	return &wire.Device{
+		Id:                  string(d.ID),
+		Profile:             profile,
+		Role:                d.Role,
+		Status:              wire.DeviceStatus_DEVICE_STATUS_OFFLINE,
+		TotalTasksCompleted: d.TasksCompleted,
+		LastHeartbeatMs:     d.PresenceAtMS,
+		JoinedAtMs:          d.JoinedAtMS,
+	}
+}
+
+// overlayDevice adds what the coordinator sees. The caller holds the mutex.
+func (c *Coordinator) overlayDevice(d *wire.Device) {
+	live := c.devices[wire.DeviceID(d.GetId())]
+	if live == nil || !live.gone.IsZero() {
+		return
+	}
+	d.Status = wire.DeviceStatus_DEVICE_STATUS_ONLINE
+	if live.total > 0 {
+		d.Status = wire.DeviceStatus_DEVICE_STATUS_BUSY
+	}
+	d.LastHeartbeatMs = live.lastSeen.UnixMilli()
+	d.InFlight = uint32(live.total)
+	d.Weight = live.schedulable().Weight
+}
+
+func (a asker) renameDevice(ctx context.Context, r *wire.RenameDeviceRequest) (*wire.RenameDeviceResponse, error) {
+	if wire.DeviceID(r.GetDeviceId()) != a.id {
+		if err := a.need(wire.Role_ROLE_ADMIN, "renaming another device"); err != nil {
+			return nil, err
+		}
+	}
+	if err := wire.CheckName(r.GetName()); err != nil {
+		return nil, err
+	}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_UpdateDevice{UpdateDevice: &wire.UpdateDevice{
+		DeviceId: r.GetDeviceId(), Name: r.GetName(),
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.say(lineInfo, wire.DeviceID(r.GetDeviceId()), "device %s is named %q now", wire.DeviceID(r.GetDeviceId()).Short(), r.GetName())
+	return &wire.RenameDeviceResponse{}, nil
+}
+
+// removeDevice takes a device out of the swarm: itself, or, for an admin, any.
+func (a asker) removeDevice(ctx context.Context, r *wire.RemoveDeviceRequest) (*wire.RemoveDeviceResponse, error) {
+	id := wire.DeviceID(r.GetDeviceId())
+	if id != a.id {
+		if err := a.need(wire.Role_ROLE_ADMIN, "removing another device"); err != nil {
+			return nil, err
+		}
+	}
+	members := a.c.memberIDs()
+	if len(members) == 1 && members[0] == id && a.c.registrySize() > 1 {
+		return nil, wire.Errorf(wire.Code_CODE_PRECONDITION,
+			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first", id.Short())
+	}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RemoveDevice{RemoveDevice: &wire.RemoveDevice{DeviceId: string(id)}}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.audit(a.id, "device %s left the swarm", id.Short())
+	a.c.expel(id, a.id)
+	return &wire.RemoveDeviceResponse{}, nil
+}
+
+func (c *Coordinator) registrySize() (n int) {
+	c.cfg.Group.Read(func(s *state.State) { n = len(s.Devices()) })
+	return n
+}
+
+// expel frees what a removed device holds, and ends its session unless it is
+// the asker's, which waits for its answer.
+func (c *Coordinator) expel(id, asker wire.DeviceID) {
+	c.mu.Lock()
+	d := c.devices[id]
+	if d != nil {
+		c.free(d)
+	}
+	c.mu.Unlock()
+	if d != nil && id != asker {
+		_ = d.conn.Close("this device was removed from the swarm", false)
+	}
+}
+
+func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*wire.CreateInviteResponse, error) {
+	need := wire.Role_ROLE_ADMIN
+	if r.GetRole() == wire.Role_ROLE_WORKER {
+		need = wire.Role_ROLE_MEMBER
+	}
+	if err := a.need(need, "inviting "+wire.RoleWord(r.GetRole())); err != nil {
+		return nil, err
+	}
+	ttl := time.Duration(r.GetTtlMs()) * time.Millisecond
+	uses := r.GetMaxUses()
+	switch {
+	case r.GetRole() == wire.Role_ROLE_WORKER && ttl == 0:
+		ttl = workerInviteTTL
+	case ttl == 0:
+		ttl = memberInviteTTL
+	}
+	if r.GetRole() != wire.Role_ROLE_WORKER && !r.GetUsesSet() {
+		uses = 1
+	}
+	if ttl < time.Second || ttl > maxInviteTTL {
+		return nil, wire.Errorf(wire.Code_CODE_INVALID, "an invite lives for 1 s to 365 days, not %v", ttl)
+	}
+	if !a.c.invites.Allow() {
+		return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "at most 5 new invites a minute: wait a little, or use one that there is (\"ostrich invite ls\")")
+	}
+	issue := &wire.IssueInvite{
+		LinkKey: r.GetLinkKey(), CodeKey: r.GetCodeKey(), Role: r.GetRole(), MaxUses: uses,
+		ExpiresAtMs: time.Now().Add(ttl).UnixMilli(),
+	}
+	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_IssueInvite{IssueInvite: issue}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.audit(a.id, "invite %s was made, for %s", result.ID, wire.RoleWord(r.GetRole()))
+	invite := a.c.findInvite(result.ID)
+	if invite == nil {
+		return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "invite %s is gone already", result.ID)
+	}
+	return &wire.CreateInviteResponse{Invite: invite}, nil
+}
+
+func (c *Coordinator) findInvite(id string) *wire.Invite {
+	for _, i := range c.allInvites() {
+		if i.GetId() == id {
+			return i
+		}
+	}
+	return nil
+}
+
+func (c *Coordinator) allInvites() (out []*wire.Invite) {
+	c.cfg.Group.Read(func(s *state.State) {
+		for _, i := range s.Invites() {
+			out = append(out, &wire.Invite{
+				Id: i.ID, Role: i.Role, Uses: i.Uses, MaxUses: i.MaxUses, Revoked: i.Revoked,
+				CreatedAtMs: i.CreatedAtMS, ExpiresAtMs: i.ExpiresAtMS, CreatedBy: string(i.CreatedBy),
+			})
+		}
+	})
+	return out
+}
+
+func (a asker) listInvites(context.Context, *wire.ListInvitesRequest) (*wire.ListInvitesResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "listing invites"); err != nil {
+		return nil, err
+	}
+	invites := slices.DeleteFunc(a.c.allInvites(), func(i *wire.Invite) bool { return i.GetRevoked() })
+	return &wire.ListInvitesResponse{Invites: invites}, nil
+}
+
+func (a asker) revokeInvite(ctx context.Context, r *wire.RevokeInviteRequest) (*wire.RevokeInviteResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "revoking an invite"); err != nil {
+		return nil, err
+	}
+	if i := a.c.findInvite(r.GetInviteId()); i != nil && i.GetRole() != wire.Role_ROLE_WORKER {
+		if err := a.need(wire.Role_ROLE_ADMIN, "revoking an invite for "+wire.RoleWord(i.GetRole())); err != nil {
+			return nil, err
+		}
+	}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RevokeInvite{RevokeInvite: &wire.RevokeInvite{InviteId: r.GetInviteId()}}})
+	if err != nil {
+		return nil, err
+	}
+	a.c.audit(a.id, "invite %s was revoked", r.GetInviteId())
+	return &wire.RevokeInviteResponse{}, nil
+}
+
+// admit lets a joiner in whose proof the asking member passes on. Apply
+// verifies it.
+func (a asker) admitDevice(ctx context.Context, r *wire.AdmitRequest) (*wire.AdmitResponse, error) {
+	if err := a.need(wire.Role_ROLE_MEMBER, "letting a device in"); err != nil {
+		return nil, err
+	}
+	joiner := wire.DeviceID(r.GetJoin().GetDeviceId())
+	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_AdmitDevice{AdmitDevice: &wire.AdmitDevice{Join: r.GetJoin()}}})
+	if err != nil {
+		a.c.audit(joiner, "device %s was not let in: %v", joiner.Short(), err)
+		return nil, err
+	}
+	a.c.audit(joiner, "device %s joined as %s", joiner.Short(), wire.RoleWord(result.Role))
+	return &wire.AdmitResponse{
+		Role:       result.Role,
+		Generation: a.c.swarm.generation,
+		SwarmName:  a.c.swarm.name,
+		Members:    a.c.members(),
+	}, nil
+}

@@ -1,0 +1,365 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// maxInlineOutput is the largest output that a result may carry itself;
+	// devices send larger ones in pages first. Sandboxes cut at 64 KiB.
+	maxInlineOutput = 256 << 10
+	// maxBatchBytes and maxBatchRecords bound the results that one command
+	// records: they share one page.
+	maxBatchBytes   = wire.PageSize - 64<<10
+	maxBatchRecords = 4096
+	// maxBatchPages bounds the pages of large outputs that one command names.
+	maxBatchPages = 2048
+	// linger is how long results gather under load before they are committed,
+	// so that an entry and a page serve hundreds: a tenth of what a batch of
+	// tasks is worth.
+	linger = 8 * time.Millisecond
+	// lingerBelow is the number of results that need not wait for more.
+	lingerBelow = 512
+	// recordRetry is the pause after a commit that was refused or is unknown.
+	recordRetry = 100 * time.Millisecond
+)
+
+// recorder holds the results of a job that came and are not committed yet.
+type recorder struct {
+	queue  []received
+	active bool
+}
+
+// received is a result and whom to tell when it is recorded.
+type received struct {
+	device  wire.DeviceID
+	attempt *wire.Attempt
+	result  *wire.TaskResult
+	// unseen says that its output names pages that were not written in this
+	// session: by an earlier one, or never.
+	unseen bool
+}
+
+// receive takes results from a device. Those it was leased wait to be recorded;
+// others are told at once that nobody wants them.
+func (c *Coordinator) receive(d *device, r *wire.Results) error {
+	if err := c.checkResults(d, r); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	q := c.jobs[wire.JobID(r.GetJobId())]
+	var unwanted []uint32
+	for _, result := range r.GetResults() {
+		if q == nil || !c.accept(d, q, r.GetAttempt(), result) {
+			unwanted = append(unwanted, result.GetIndex())
+		}
+	}
+	if len(unwanted) > 0 {
+		c.acknowledge(d, r.GetAttempt(), unwanted)
+	}
+	if q != nil && len(q.recorder.queue) > 0 && !q.recorder.active {
+		q.recorder.active = true
+		c.background.Go(func() error { c.record(c.ctx, q); return nil })
+	}
+	c.wake()
+	return nil
+}
+
+// accept queues one result for the record. It reports false for a result that
+// is not wanted.
+func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, result *wire.TaskResult) bool {
+	index := result.GetIndex()
+	if _, recording := q.recording[index]; recording {
+		return true // it came twice; the record answers both
+	}
+	if q.leased[index] != d.id {
+		return false
+	}
+	delete(q.leased, index)
+	q.recording[index] = struct{}{}
+	d.hold(q.id, -1)
+	result.Device = string(d.id)
+	result.Attempts = q.runs(index)
+	if result.GetStatus() == wire.TaskStatus_TASK_STATUS_OK {
+		q.measure(d.id, time.Duration(result.GetDurationUs())*time.Microsecond)
+	}
+	q.recorder.queue = append(q.recorder.queue, received{
+		device: d.id, attempt: attempt, result: result,
+		unseen: !d.staged.has(result.GetOutputBlob().GetPages()),
+	})
+	return true
+}
+
+// checkResults refuses what no honest device sends.
+func (c *Coordinator) checkResults(d *device, r *wire.Results) error {
+	for _, result := range r.GetResults() {
+		if n := len(result.GetOutput()); n > maxInlineOutput {
+			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes outside pages: at most %d are allowed", n, maxInlineOutput)
+		}
+		blob := result.GetOutputBlob()
+		if blob.GetSize() > wire.MaxBlob || uint64(len(blob.GetPages())) != (blob.GetSize()+wire.PageSize-1)/wire.PageSize {
+			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes in %d pages", blob.GetSize(), len(blob.GetPages()))
+		}
+		if len(result.GetStderr()) > wire.MaxStderr || utf8.RuneCountInString(result.GetError()) > wire.MaxErrorText {
+			return wire.Errorf(wire.Code_CODE_INVALID, "the error text of a task is above its bound")
+		}
+		switch result.GetStatus() {
+		case wire.TaskStatus_TASK_STATUS_OK, wire.TaskStatus_TASK_STATUS_FAILED:
+		default:
+			return wire.Errorf(wire.Code_CODE_INVALID, "a result that is neither ok nor failed")
+		}
+	}
+	return nil
+}
+
+// acknowledge tells a device, if it is there, that results are settled. The
+// caller holds the mutex.
+func (c *Coordinator) acknowledge(d *device, attempt *wire.Attempt, indexes []uint32) {
+	ack := &wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: &wire.ResultsAck{Attempt: attempt, Indexes: indexes}}}
+	d.conn.Post(ack)
+}
+
+// record commits what a job's recorder holds, a batch after another, until it
+// is empty or the term ends.
+func (c *Coordinator) record(ctx context.Context, q *jobQueue) {
+	for {
+		c.gather(ctx, q)
+		batch := c.takeBatch(q)
+		if batch == nil {
+			return
+		}
+		for {
+			err := c.commit(ctx, q, batch)
+			if err == nil {
+				break
+			}
+			c.cfg.Log.Debug("results are not recorded yet", "job", q.id, "results", len(batch), "err", err)
+			if !sleep(ctx, recordRetry) {
+				return
+			}
+		}
+	}
+}
+
+// gather waits a little for more results while many tasks are in flight.
+func (c *Coordinator) gather(ctx context.Context, q *jobQueue) {
+	c.mu.Lock()
+	few := len(q.recorder.queue) < lingerBelow && len(q.leased) > len(q.recorder.queue)
+	c.mu.Unlock()
+	if few {
+		sleep(ctx, linger)
+	}
+}
+
+// takeBatch returns results that fit one command; nil when there are none left.
+func (c *Coordinator) takeBatch(q *jobQueue) []received {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var bytes, pages, n int
+	for _, r := range q.recorder.queue {
+		bytes += wire.PackItemSize(proto.Size(r.result))
+		pages += len(r.result.GetOutputBlob().GetPages())
+		if n > 0 && (bytes > maxBatchBytes || pages > maxBatchPages || n == maxBatchRecords) {
+			break
+		}
+		n++
+	}
+	if n == 0 {
+		q.recorder.active = false
+		q.recorder.queue = nil
+		return nil
+	}
+	batch := q.recorder.queue[:n:n]
+	q.recorder.queue = q.recorder.queue[n:]
+	return batch
+}
+
+// commit records a batch: its bytes on a quorum, then the fact in the log.
+func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received) error {
+	op, err := c.completion(ctx, q, batch)
+	if err != nil {
+		return err
+	}
+	result, err := c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_CompleteTasks{CompleteTasks: op}})
+	switch wire.CodeOf(err) {
+	case wire.Code_CODE_UNSPECIFIED:
+	case wire.Code_CODE_NOT_FOUND, wire.Code_CODE_PRECONDITION: // the job is gone
+		result.Verdicts = nil
+	default:
+		return err
+	}
+	c.settle(q, batch, result.Verdicts)
+	c.afterRecord(ctx, q)
+	return nil
+}
+
+// completion encodes a batch, its bytes in a page if they are too many to
+// travel in the command.
+func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []received) (*wire.CompleteTasks, error) {
+	op := &wire.CompleteTasks{JobId: string(q.id), Results: &wire.Segment{Count: uint32(len(batch))}}
+	items := make([][]byte, len(batch))
+	devices := make(map[wire.DeviceID]uint32)
+	for i, r := range batch {
+		if r.unseen {
+			if err := c.confirmOutput(ctx, r.result); err != nil {
+				return nil, err
+			}
+		}
+		item, err := proto.Marshal(r.result)
+		if err != nil {
+			return nil, err
+		}
+		items[i] = item
+		place, ok := devices[r.device]
+		if !ok {
+			place = uint32(len(devices))
+			devices[r.device] = place
+			op.Devices = append(op.Devices, string(r.device))
+		}
+		op.DeviceOf = append(op.DeviceOf, place)
+		op.Indexes = append(op.Indexes, r.result.GetIndex())
+		op.Outcomes = append(op.Outcomes, outcome(r.result))
+		op.OutputPages = append(op.OutputPages, r.result.GetOutputBlob().GetPages()...)
+		op.Results.Bytes += uint64(len(r.result.GetOutput())) + r.result.GetOutputBlob().GetSize()
+	}
+	c.mu.Lock()
+	op.LeasedBelow = q.cursor
+	c.mu.Unlock()
+	packed := wire.EncodePack(items)
+	if len(packed) <= wire.MaxInline {
+		op.Results.Inline = packed
+		return op, nil
+	}
+	hash, err := c.cfg.Pages.PutReserved(ctx, packed)
+	if err != nil {
+		return nil, err
+	}
+	op.Results.Page = hash[:]
+	return op, nil
+}
+
+// confirmOutput makes a result a failed one if the pages that its output names
+// are nowhere in the swarm. An error means that it cannot be known now.
+func (c *Coordinator) confirmOutput(ctx context.Context, r *wire.TaskResult) error {
+	for _, b := range r.GetOutputBlob().GetPages() {
+		hash, err := wire.HashFromBytes(b)
+		if err == nil {
+			_, err = c.cfg.Pages.Get(ctx, hash)
+		}
+		switch {
+		case err == nil:
+		case wire.CodeOf(err) == wire.Code_CODE_UNAVAILABLE || ctx.Err() != nil:
+			return err
+		default:
+			r.Status, r.Failure = wire.TaskStatus_TASK_STATUS_FAILED, wire.FailureKind_FAILURE_KIND_INTERNAL
+			r.Error, r.OutputBlob = "its output was lost on the way", nil
+			return nil
+		}
+	}
+	return nil
+}
+
+// outcome says what a result means for its task.
+func outcome(r *wire.TaskResult) byte {
+	if r.GetStatus() == wire.TaskStatus_TASK_STATUS_OK {
+		return wire.OutcomeOK
+	}
+	return wire.OutcomeFailed
+}
+
+// settle makes the soft state follow what Apply decided. No verdicts means that
+// the job is gone.
+func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Verdict) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	eligible := c.eligible(c.allDevices(), q)
+	acks := make(map[*wire.Attempt][]uint32)
+	from := make(map[*wire.Attempt]wire.DeviceID)
+	for i, r := range batch {
+		verdict := state.Unwanted
+		if i < len(verdicts) {
+			verdict = verdicts[i]
+		}
+		index := r.result.GetIndex()
+		switch verdict {
+		case state.Retry:
+			q.failed(index, r.device, eligible, now)
+		case state.Recorded, state.FailedFinally:
+			c.done.add(now, 1)
+			q.forget(index)
+		default:
+			q.forget(index)
+		}
+		acks[r.attempt] = append(acks[r.attempt], index)
+		from[r.attempt] = r.device
+	}
+	for attempt, indexes := range acks {
+		if d := c.devices[from[attempt]]; d != nil && d.gone.IsZero() {
+			c.acknowledge(d, attempt, indexes)
+		}
+	}
+	c.wake()
+}
+
+// afterRecord ends the soft state of a job that has ended, wakes those who
+// wait, and packs inline results when they have become many.
+func (c *Coordinator) afterRecord(ctx context.Context, q *jobQueue) {
+	var ended bool
+	var inline int
+	c.cfg.Group.Read(func(s *state.State) {
+		j := s.Job(q.id)
+		ended = j == nil || j.Ended()
+		if j != nil {
+			inline = j.InlineBytes()
+		}
+	})
+	c.mu.Lock()
+	if ended {
+		c.endJob(q)
+	}
+	q.announce()
+	c.mu.Unlock()
+	if inline > maxInlineResults {
+		if err := c.packResults(ctx, q.id); err != nil {
+			c.cfg.Log.Debug("inline results stay inline", "job", q.id, "err", err)
+		}
+	}
+}
+
+// endJob forgets an ended job's soft state and cancels what still runs of it.
+// The caller holds the mutex.
+func (c *Coordinator) endJob(q *jobQueue) {
+	if c.jobs[q.id] != q {
+		return
+	}
+	delete(c.jobs, q.id)
+	for _, d := range c.devices {
+		if n := d.inFlight[q.id]; n > 0 {
+			d.hold(q.id, -n)
+			d.conn.Post(&wire.Frame{Kind: &wire.Frame_CancelTasks{CancelTasks: &wire.CancelTasks{JobId: string(q.id)}}})
+		}
+	}
+	q.announce()
+	c.wake()
+}
+
+// sleep waits and reports whether ctx still lives.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

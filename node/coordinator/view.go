@@ -1,0 +1,119 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// velocityWindow is the time over which the rate of completions is the mean.
+const velocityWindow = 10
+
+// doneRate counts completions by the second.
+type doneRate struct {
+	counts [velocityWindow + 1]uint64
+	second int64
+}
+
+// advance moves the window to now.
+func (r *doneRate) advance(now time.Time) {
+	for s := max(r.second+1, now.Unix()-velocityWindow); s <= now.Unix(); s++ {
+		r.counts[s%int64(len(r.counts))] = 0
+	}
+	r.second = max(r.second, now.Unix())
+}
+
+// add counts n completions.
+func (r *doneRate) add(now time.Time, n uint64) {
+	r.advance(now)
+	r.counts[now.Unix()%int64(len(r.counts))] += n
+}
+
+// rate is the mean, per second, of the last ten whole seconds.
+func (r *doneRate) rate(now time.Time) float64 {
+	r.advance(now)
+	var sum uint64
+	for i, n := range r.counts {
+		if int64(i) != now.Unix()%int64(len(r.counts)) {
+			sum += n
+		}
+	}
+	return float64(sum) / velocityWindow
+}
+
+func (a asker) getView(context.Context, *wire.GetViewRequest) (*wire.GetViewResponse, error) {
+	return &wire.GetViewResponse{View: a.c.View()}, nil
+}
+
+// View is the coordinator's view of the whole.
+func (c *Coordinator) View() *wire.View {
+	v := &wire.View{
+		Coordinator: string(c.cfg.Identity.ID),
+		Term:        c.term,
+		Generation:  c.swarm.generation,
+		Members:     words(c.memberIDs()),
+		Voters:      words(c.cfg.Group.Voters()),
+		SwarmName:   c.swarm.name,
+		Resources:   &wire.Resources{},
+	}
+	for _, d := range c.describeDevices() {
+		if d.GetStatus() == wire.DeviceStatus_DEVICE_STATUS_OFFLINE {
+			continue
+		}
+		can := d.GetProfile().GetCapabilities()
+		v.Resources.OnlineCount++
+		v.Resources.TotalCores += uint64(can.GetCpuCores())
+		v.Resources.TotalMemoryGb += can.GetMemoryGb()
+		if can.GetGpuAvailable() {
+			v.Resources.TotalGpus++
+		}
+	}
+	v.Stats = c.stats()
+	v.RunState = "IDLE"
+	if v.Stats.GetActiveTasks() > 0 {
+		v.RunState = "RUNNING"
+	}
+	return v
+}
+
+// stats adds up the jobs.
+func (c *Coordinator) stats() *wire.Stats {
+	st := &wire.Stats{GlobalThrottle: 100}
+	c.cfg.Group.Read(func(s *state.State) {
+		for _, j := range s.Jobs() {
+			st.TotalJobs++
+			st.TotalTasks += uint64(j.Total())
+			st.CompletedTasks += uint64(j.Completed())
+			st.FailedTasks += uint64(j.Failed())
+			if j.Ended() {
+				st.CompletedJobs++
+			} else {
+				st.PendingTasks += uint64(j.Total()) - uint64(j.Completed()) - uint64(j.Failed())
+			}
+		}
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, q := range c.jobs {
+		active := uint64(len(q.leased) + len(q.recording))
+		st.ActiveTasks += active
+		if active > 0 {
+			st.ActiveJobs++
+		} else {
+			st.PendingJobs++
+		}
+	}
+	st.PendingTasks -= min(st.PendingTasks, st.ActiveTasks)
+	st.GlobalVelocity = c.done.rate(time.Now())
+	return st
+}
+
+func words(ids []wire.DeviceID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(id)
+	}
+	return out
+}

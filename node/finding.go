@@ -1,0 +1,239 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/node/session"
+	"github.com/ostrich-legs/ostrich/p2p"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// watchEvery is the least time between two looks at the registry.
+const watchEvery = 100 * time.Millisecond
+
+// stream is a byte stream to the coordinator.
+type stream = io.ReadWriteCloser
+
+func publicKey(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed25519.PublicKey) }
+
+// roleOf answers the gate: what a device may do here. A member knows from the
+// replicated state; where that has not arrived yet, and on workers, the members
+// that the swarm told of count as members.
+func (n *node) roleOf(id wire.DeviceID) wire.Role {
+	role := wire.Role_ROLE_UNSPECIFIED
+	removed := false
+	if r := n.replica.Load(); r != nil {
+		r.group.Read(func(s *state.State) {
+			removed = s.Removed(id)
+			if d := s.Device(id); d != nil {
+				role = d.Role
+			}
+		})
+	}
+	if role != wire.Role_ROLE_UNSPECIFIED || removed {
+		return role
+	}
+	if _, ok := n.admitted.Load(id); ok {
+		return wire.Role_ROLE_MEMBER
+	}
+	return role
+}
+
+// trust says whether a device may be believed when it says that it coordinates.
+func (n *node) trust(id wire.DeviceID) error {
+	if id == n.id.ID || n.roleOf(id) >= wire.Role_ROLE_MEMBER {
+		return nil
+	}
+	return wire.Errorf(wire.Code_CODE_DENIED, "device %s is not a member of this swarm", id.Short())
+}
+
+// hello is what this device says of itself at the start of a session.
+func (n *node) hello() *wire.Hello {
+	m := n.swarm.Load()
+	return &wire.Hello{
+		SwarmId:    m.SwarmID.Bytes(),
+		Generation: m.Generation,
+		Slots:      uint32(n.cfg.slots()),
+		Profile:    proto.CloneOf(n.profile),
+	}
+}
+
+// welcomed takes what a session's start tells: who the members are.
+func (n *node) welcomed(w *wire.Welcome) {
+	n.meet(w.GetMembers())
+	n.connectedOnce.Do(func() { close(n.connected) })
+}
+
+// meet remembers members and where they are.
+func (n *node) meet(members []*wire.Peer) {
+	var ids []wire.DeviceID
+	for _, m := range members {
+		id := wire.DeviceID(m.GetId())
+		ids = append(ids, id)
+		n.admitted.Store(id, struct{}{})
+	}
+	if len(ids) > 0 {
+		n.host.SetMembers(ids)
+	}
+	n.host.Learn(members)
+}
+
+// refused takes a member's word that it does not coordinate, and who does.
+func (n *node) refused(r *wire.Refusal) {
+	switch r.GetError().GetCode() {
+	case wire.Code_CODE_REMOVED, wire.Code_CODE_WRONG_SWARM, wire.Code_CODE_VERSION:
+		n.stop(wire.DecodeError(r.GetError()))
+		return
+	}
+	if c := r.GetCoordinator(); c.GetId() != "" {
+		n.host.Learn([]*wire.Peer{c})
+		id := wire.DeviceID(c.GetId())
+		n.hint.Store(&id)
+		return
+	}
+	n.hint.Store(nil)
+}
+
+// likelyCoordinator returns whom to dial: Raft's leader, the last hint, or any
+// member, who will know.
+func (n *node) likelyCoordinator() (wire.DeviceID, error) {
+	if r := n.replica.Load(); r != nil {
+		if id, _ := r.group.Leader(); id != "" && id != n.id.ID {
+			return id, nil
+		}
+	}
+	if hint := n.hint.Load(); hint != nil && *hint != n.id.ID {
+		return *hint, nil
+	}
+	var others []wire.DeviceID
+	for _, id := range n.host.Members() {
+		if id != n.id.ID {
+			others = append(others, id)
+		}
+	}
+	if len(others) == 0 {
+		return "", wire.Errorf(wire.Code_CODE_UNAVAILABLE, "no coordinator is known yet")
+	}
+	return others[rand.IntN(len(others))], nil
+}
+
+// forgetHint drops a hint that led nowhere.
+func (n *node) forgetHint(id wire.DeviceID) {
+	if hint := n.hint.Load(); hint != nil && *hint == id {
+		n.hint.CompareAndSwap(hint, nil)
+	}
+}
+
+// serveStreams begins to answer other devices.
+func (n *node) serveStreams() error {
+	n.host.Handle(p2p.ProtocolSession, wire.Role_ROLE_WORKER, n.serveSession)
+	if r := n.replica.Load(); r != nil {
+		n.host.Handle(p2p.ProtocolPage, wire.Role_ROLE_MEMBER, func(ctx context.Context, s *p2p.Stream) {
+			r.pages.Serve(ctx, s.Remote(), s)
+		})
+		n.host.ServeJoin(n.swarm.Load().SwarmID, n.admit)
+	}
+	return n.host.Subscribe(topicLog, func(from wire.DeviceID, data []byte) {
+		if from != n.id.ID && n.roleOf(from) >= wire.Role_ROLE_MEMBER {
+			n.logs.heard(data)
+		}
+	})
+}
+
+// serveSession takes a session if this node coordinates, and otherwise says who
+// does.
+func (n *node) serveSession(ctx context.Context, s *p2p.Stream) {
+	if c := n.lead.Load(); c != nil {
+		if err := c.Serve(ctx, s); err != nil {
+			n.log.Debug("a session ended", "device", s.Remote(), "err", err)
+		}
+		return
+	}
+	refusal := &wire.Refusal{Error: &wire.Error{Code: wire.Code_CODE_NOT_COORDINATOR, Text: "this node does not coordinate"}}
+	if r := n.replica.Load(); r != nil {
+		if id, _ := r.group.Leader(); id != "" && id != n.id.ID {
+			if peers := n.host.Peers([]wire.DeviceID{id}); len(peers) > 0 {
+				refusal.Coordinator = peers[0]
+			}
+		}
+	}
+	if err := session.Refuse(ctx, s, refusal); err != nil {
+		n.log.Debug("a session was not refused in good order", "device", s.Remote(), "err", err)
+	}
+}
+
+// admit passes a joiner's proof to the coordinator.
+func (n *node) admit(ctx context.Context, join *wire.JoinRequest) (*wire.AdmitResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	out, err := n.worker.Link().Call(ctx, &wire.Request{Kind: &wire.Request_Admit{Admit: &wire.AdmitRequest{Join: join}}})
+	if err != nil {
+		return nil, err
+	}
+	return out.GetAdmit(), nil
+}
+
+// watchState makes the host follow the registry: whom to stay connected with,
+// and whom to cut off.
+func (n *node) watchState(ctx context.Context) error {
+	r := n.replica.Load()
+	known := make(map[wire.DeviceID]bool)
+	var leader wire.DeviceID
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.changed:
+		}
+		if id, _ := r.group.Leader(); id != leader {
+			if leader = id; id != "" && id != n.id.ID {
+				n.worker.Link().Redial()
+			}
+		}
+		n.followRegistry(r, known)
+		select { // a busy log changes hundreds of times a second
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// followRegistry compares the registry with the devices known before.
+func (n *node) followRegistry(r *replica, known map[wire.DeviceID]bool) {
+	var members, removed []wire.DeviceID
+	now := make(map[wire.DeviceID]bool)
+	r.group.Read(func(s *state.State) {
+		for _, d := range s.Devices() {
+			now[d.ID] = true
+			if d.Role >= wire.Role_ROLE_MEMBER {
+				members = append(members, d.ID)
+			}
+		}
+	})
+	changed := false
+	for id := range now {
+		changed = changed || !known[id]
+		known[id] = true
+	}
+	for id := range known {
+		if !now[id] {
+			delete(known, id)
+			removed = append(removed, id)
+		}
+	}
+	if (changed || len(removed) > 0) && len(members) > 0 {
+		n.host.SetMembers(members)
+	}
+	for _, id := range removed {
+		n.admitted.Delete(id)
+		n.host.Kick(id)
+	}
+}

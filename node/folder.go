@@ -1,0 +1,122 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// folder is a node's data folder, locked against a second node.
+type folder struct {
+	dir  string
+	lock *os.File
+}
+
+// membership is what swarm.json keeps: to which swarm the folder belongs.
+type membership struct {
+	SwarmID    wire.SwarmID `json:"swarmId"`
+	SwarmName  string       `json:"swarmName"`
+	Generation uint64       `json:"generation"`
+	// Role is what the device was admitted as: "worker", "member" or "admin".
+	Role string `json:"role"`
+}
+
+// openFolder makes the folder if need be, and locks it.
+func openFolder(dir string) (*folder, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INTERNAL, "the data folder %s cannot be made (%v); name another with --data", dir, err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INTERNAL, "the data folder %s cannot be written (%v); name another with --data", dir, err)
+	}
+	if err := lockFile(lock); err != nil {
+		lock.Close()
+		return nil, wire.Errorf(wire.Code_CODE_CONFLICT,
+			"the data folder %s is in use by another node; stop that one (ostrich down --data %s) or name another folder with --data", dir, dir)
+	}
+	return &folder{dir: dir, lock: lock}, nil
+}
+
+func (f *folder) close() { f.lock.Close() }
+
+func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
+
+// membership reads swarm.json; nil if the folder belongs to no swarm yet.
+func (f *folder) membership() (*membership, error) {
+	b, err := os.ReadFile(f.path("swarm.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	m := &membership{}
+	if err == nil {
+		err = json.Unmarshal(b, m)
+	}
+	if err == nil && (m.SwarmID.Bytes() == nil || parseRole(m.Role) == wire.Role_ROLE_UNSPECIFIED) {
+		err = errors.New("it names no swarm")
+	}
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INTERNAL,
+			"%s is damaged (%v): restore it from a copy, or join again with an empty data folder and a new invite", f.path("swarm.json"), err)
+	}
+	return m, nil
+}
+
+// remember writes swarm.json.
+func (f *folder) remember(m *membership) error {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(f.path("swarm.json"), append(b, '\n'))
+}
+
+// forget removes all that ties the folder to a swarm, the device's key
+// included: a key that has left a swarm cannot join it again.
+func (f *folder) forget() error {
+	var problems []error
+	for _, name := range []string{"swarm.json", "raft", "pages", "programs", "work", "peers.json", "key", "control.token", "metrics.token"} {
+		if err := os.RemoveAll(f.path(name)); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// writeFile replaces a file, whole or not at all.
+func writeFile(path string, data []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(data)
+	if err == nil {
+		err = tmp.Sync()
+	}
+	if closed := tmp.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
+
+// parseRole reads a role as flags and files have it.
+func parseRole(s string) wire.Role {
+	for _, r := range []wire.Role{wire.Role_ROLE_WORKER, wire.Role_ROLE_MEMBER, wire.Role_ROLE_ADMIN} {
+		if wire.RoleName(r) == s {
+			return r
+		}
+	}
+	return wire.Role_ROLE_UNSPECIFIED
+}

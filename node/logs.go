@@ -1,0 +1,134 @@
+package node
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// maxLines bounds the log lines that a node remembers.
+	maxLines = 1000
+	// topicLog is the gossip topic of what happened, for people.
+	topicLog = "log"
+	// maxLineText bounds the text of a line.
+	maxLineText = 2000
+	// gossipEvery is the pause between two messages of the log topic, so that
+	// many lines share one.
+	gossipEvery = 200 * time.Millisecond
+)
+
+// logBook remembers what happened in the swarm, and lets readers follow.
+type logBook struct {
+	mu    sync.Mutex
+	lines []*wire.LogLine // the newest maxLines
+	first uint64          // number of lines[0] since the start
+	more  chan struct{}   // closed, and replaced, at each new line
+
+	outgoing []*wire.LogLine
+	wake     chan struct{}
+}
+
+func newLogBook() *logBook {
+	return &logBook{more: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+// note remembers a line.
+func (b *logBook) note(line *wire.LogLine) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.keep(line)
+}
+
+func (b *logBook) keep(line *wire.LogLine) {
+	b.lines = append(b.lines, line)
+	if n := len(b.lines) - maxLines; n > 0 {
+		b.lines = append(b.lines[:0:0], b.lines[n:]...)
+		b.first += uint64(n)
+	}
+	close(b.more)
+	b.more = make(chan struct{})
+}
+
+// publish remembers a line and queues it for the other nodes. Lines beyond the
+// bound of the queue stay here only.
+func (b *logBook) publish(line *wire.LogLine) {
+	b.mu.Lock()
+	b.keep(line)
+	if len(b.outgoing) < maxLines {
+		b.outgoing = append(b.outgoing, line)
+	}
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// since returns the lines from a number on, the number to go on with, and a
+// channel that closes when there are more.
+func (b *logBook) since(number uint64) (lines []*wire.LogLine, next uint64, more <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	skip := uint64(0)
+	if number > b.first {
+		skip = min(number-b.first, uint64(len(b.lines)))
+	}
+	lines = append(lines, b.lines[skip:]...)
+	return lines, b.first + uint64(len(b.lines)), b.more
+}
+
+// gossip sends queued lines to the other nodes until ctx ends.
+func (b *logBook) gossip(ctx context.Context, send func(context.Context, string, []byte) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wake:
+		}
+		for _, message := range b.takeOutgoing() {
+			// A line that gossip drops is lost to others, not to this node.
+			_ = send(ctx, topicLog, message)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(gossipEvery):
+		}
+	}
+}
+
+// takeOutgoing returns the queued lines as messages within the bound.
+func (b *logBook) takeOutgoing() (messages [][]byte) {
+	b.mu.Lock()
+	lines := b.outgoing
+	b.outgoing = nil
+	b.mu.Unlock()
+	const perMessage = wire.MaxGossip / (maxLineText + 512)
+	for len(lines) > 0 {
+		n := min(len(lines), perMessage)
+		message, err := proto.Marshal(&wire.GossipLog{Lines: lines[:n]})
+		if err == nil && len(message) <= wire.MaxGossip {
+			messages = append(messages, message)
+		}
+		lines = lines[n:]
+	}
+	return messages
+}
+
+// heard takes a message of the log topic from a member.
+func (b *logBook) heard(message []byte) {
+	var m wire.GossipLog
+	if proto.Unmarshal(message, &m) != nil || len(m.GetLines()) > maxLines {
+		return
+	}
+	for _, line := range m.GetLines() {
+		if len(line.GetMessage()) <= maxLineText && wire.CheckText(line.GetMessage(), line.GetSource(), line.GetLevel()) {
+			b.note(line)
+		}
+	}
+}

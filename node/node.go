@@ -1,0 +1,317 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/ostrich-legs/ostrich/consensus"
+	"github.com/ostrich-legs/ostrich/node/control"
+	"github.com/ostrich-legs/ostrich/node/coordinator"
+	"github.com/ostrich-legs/ostrich/node/sandbox"
+	"github.com/ostrich-legs/ostrich/node/session"
+	"github.com/ostrich-legs/ostrich/node/worker"
+	"github.com/ostrich-legs/ostrich/p2p"
+	"github.com/ostrich-legs/ostrich/p2p/blob"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// node is one device put together.
+//
+//	control API ─▶ service ─▶ link (one session) ─▶ coordinator, here or elsewhere
+//	libp2p ─▶ serveSession ─▶ coordinator (while this node leads)
+//	       ─▶ raft streams ─▶ group        ─▶ pages ─▶ exchange
+type node struct {
+	cfg     Config
+	log     *slog.Logger
+	id      session.Identity
+	folder  *folder
+	swarm   atomic.Pointer[membership]
+	host    *p2p.Host
+	replica atomic.Pointer[replica] // nil on a worker
+	pool    *sandbox.Pool
+	worker  *worker.Worker
+	logs    *logBook
+	control *control.Server
+	public  *publicServer
+	profile *wire.DeviceProfile
+
+	// lead is the coordinator of the term in which this node leads; nil in
+	// all others.
+	lead atomic.Pointer[coordinator.Coordinator]
+	// hint is the device that was last said to coordinate.
+	hint atomic.Pointer[wire.DeviceID]
+	view viewCache
+	// admitted answers for devices while the replicated state is not here yet.
+	admitted sync.Map // wire.DeviceID → struct{}: members that the join named
+
+	// opened is set when all parts are there; until then the API has to wait.
+	opened atomic.Bool
+	// connected closes with the first session.
+	connected     chan struct{}
+	connectedOnce sync.Once
+	// stop ends the node, with the reason as the cause.
+	stop context.CancelCauseFunc
+	// leaving is set when this device has left the swarm by its own wish.
+	leaving  atomic.Bool
+	sessions sync.WaitGroup
+}
+
+// replica is what a member has beyond a worker: the replicated state and pages.
+type replica struct {
+	group *consensus.Group
+	store *blob.Store
+	pages *blob.Exchange
+	// lastAtOpen is the end of the log when it was opened: once it is applied
+	// again, the state names all that it named before.
+	lastAtOpen uint64
+	// changed wakes who watches the state; capacity 1.
+	changed chan struct{}
+}
+
+// Run runs a node until ctx ends, it is stopped by its control API, or it
+// cannot go on. It calls ready once, when the node can take work. It returns
+// when all is stopped; nil after a stop that was asked for. Errors are whole
+// sentences, with wire codes: CODE_CONFLICT for a folder or port in use,
+// CODE_WRONG_SWARM, CODE_DENIED and others for an invite that does not work.
+func Run(ctx context.Context, c Config, ready func()) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	folder, err := openFolder(c.DataDir)
+	if err != nil {
+		return err
+	}
+	defer folder.close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	n := &node{
+		cfg: c, log: c.Log, folder: folder, stop: stop,
+		logs: newLogBook(), connected: make(chan struct{}),
+	}
+	err = n.open(ctx)
+	if err == nil {
+		err = n.run(ctx, ready)
+	}
+	n.close()
+	if n.leaving.Load() {
+		return folder.forget()
+	}
+	if ctx.Err() != nil && err == nil {
+		if cause := context.Cause(ctx); cause != context.Canceled {
+			err = cause
+		}
+	}
+	return err
+}
+
+// errStopped is the cause of an end that was asked for.
+var errStopped = fmt.Errorf("stopped: %w", context.Canceled)
+
+// open makes all parts: afterwards the device belongs to a swarm and listens.
+func (n *node) open(ctx context.Context) error {
+	key, err := p2p.LoadOrCreateKey(n.folder.path("key"))
+	if err != nil {
+		return err
+	}
+	n.id = session.Identity{ID: wire.NewDeviceID(publicKey(key)), Key: key}
+	name := n.cfg.Name
+	if name == "" {
+		name = defaultName()
+	}
+	n.profile = n.cfg.profile(name)
+	if n.host, err = p2p.New(p2p.Config{
+		Key:       key,
+		Listen:    n.cfg.P2P,
+		MDNS:      !n.cfg.NoMDNS,
+		Role:      n.roleOf,
+		PeersFile: n.folder.path("peers.json"),
+		Log:       n.log.With("part", "p2p"),
+	}); err != nil {
+		return err
+	}
+	if n.public, err = newPublicServer(n); err != nil {
+		return err
+	}
+	n.control = control.NewServer(control.ServerConfig{
+		Service: &service{node: n},
+		DataDir: n.cfg.DataDir,
+		Listen:  n.cfg.Control,
+		Log:     n.log.With("part", "control"),
+	})
+	if err := n.control.Start(); err != nil {
+		return err
+	}
+	if err := n.belong(ctx); err != nil {
+		return err
+	}
+	if err := n.openWorker(); err != nil {
+		return err
+	}
+	n.opened.Store(true)
+	return nil
+}
+
+// openWorker makes the device's own part: the sandbox and the one session.
+func (n *node) openWorker() error {
+	n.pool = sandbox.New(sandbox.Options{
+		Slots:    n.cfg.slots(),
+		CacheDir: n.folder.path("cache"),
+		Log:      n.log.With("part", "sandbox"),
+	})
+	var err error
+	n.worker, err = worker.New(worker.Config{
+		Slots:   n.cfg.slots(),
+		Sandbox: n.pool,
+		Dir:     n.cfg.DataDir,
+		Log:     n.log.With("part", "worker"),
+		Link: worker.LinkConfig{
+			Identity: n.id,
+			Dial:     n.dialCoordinator,
+			Trust:    n.trust,
+			Hello:    n.hello,
+			Welcome:  n.welcomed,
+			Refused:  n.refused,
+		},
+	})
+	return err
+}
+
+// run keeps all parts going until ctx ends, and ends them in the order in which
+// they need each other: first what takes work, then what records it.
+func (n *node) run(ctx context.Context, ready func()) error {
+	if err := n.host.Start(ctx, n.swarm.Load().SwarmID); err != nil {
+		return err
+	}
+	if err := n.serveStreams(); err != nil {
+		return err
+	}
+	stages := []func(context.Context) error{
+		func(ctx context.Context) error { return n.announceReady(ctx, ready) },
+		n.worker.Run,
+	}
+	if r := n.replica.Load(); r != nil {
+		stages = append(stages, n.watchState,
+			func(ctx context.Context) error { return r.group.Run(ctx, n.coordinate) },
+			r.pages.Run)
+	}
+	stages = append(stages, func(ctx context.Context) error { return n.logs.gossip(ctx, n.host.Publish) })
+	return runStages(ctx, stages...)
+}
+
+// announceReady calls ready when the node has its first session.
+func (n *node) announceReady(ctx context.Context, ready func()) error {
+	select {
+	case <-ctx.Done():
+	case <-n.connected:
+		ready()
+		<-ctx.Done()
+	}
+	return nil
+}
+
+// coordinate is this node's role while it leads: see consensus.Group.Run.
+func (n *node) coordinate(ctx context.Context, term uint64) error {
+	c := coordinator.New(coordinator.Config{
+		Identity: n.id,
+		Group:    n.replica.Load().group,
+		Pages:    n.replica.Load().pages,
+		Peers:    n.host.Peers,
+		Publish:  n.logs.publish,
+		Log:      n.log.With("part", "coordinator"),
+	}, term)
+	return c.Run(ctx, func() {
+		n.lead.Store(c)
+		n.worker.Link().Redial()
+	}, func() { n.lead.Store(nil) })
+}
+
+// close ends all parts that open made.
+func (n *node) close() {
+	if n.control != nil {
+		n.control.Close()
+	}
+	if n.public != nil {
+		n.public.close()
+	}
+	if n.pool != nil {
+		n.pool.Close()
+	}
+	if r := n.replica.Load(); r != nil {
+		r.close()
+	}
+	if n.host != nil {
+		n.host.Close()
+	}
+	n.sessions.Wait()
+}
+
+func (r *replica) close() {
+	r.pages.Close()
+	if r.group != nil {
+		r.group.Close()
+	}
+}
+
+// runStages runs all stages side by side until ctx ends or one of them returns,
+// then ends one after the other in the order given. It returns the first
+// error.
+func runStages(ctx context.Context, stages ...func(context.Context) error) error {
+	type running struct {
+		cancel context.CancelFunc
+		done   chan struct{}
+	}
+	returned := make(chan error, len(stages))
+	var all []running
+	for _, stage := range stages {
+		stageCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		r := running{cancel, make(chan struct{})}
+		all = append(all, r)
+		go func() {
+			defer close(r.done)
+			returned <- stage(stageCtx)
+		}()
+	}
+	var first error
+	select {
+	case <-ctx.Done():
+	case first = <-returned:
+	}
+	for _, r := range all {
+		r.cancel()
+		<-r.done
+	}
+	for len(returned) > 0 {
+		if err := <-returned; first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// dialCoordinator is the one way to the coordinator: to ourselves while we
+// lead, else to whom Raft, the last refusal, or the list of members points.
+func (n *node) dialCoordinator(ctx context.Context) (stream, error) {
+	if c := n.lead.Load(); c != nil {
+		ours, theirs := net.Pipe()
+		n.sessions.Go(func() {
+			if err := c.Serve(context.WithoutCancel(ctx), theirs); err != nil {
+				n.log.Debug("the session with ourselves ended", "err", err)
+			}
+		})
+		return ours, nil
+	}
+	id, err := n.likelyCoordinator()
+	if err != nil {
+		return nil, err
+	}
+	s, err := n.host.Open(ctx, id, p2p.ProtocolSession)
+	if err != nil {
+		n.forgetHint(id)
+		return nil, err
+	}
+	return s, nil
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// publicServer is the listener that anybody on the network may reach: health,
+// which also tells a joiner where the swarm is.
+type publicServer struct {
+	node     *node
+	listener net.Listener
+	http     *http.Server
+	done     chan struct{}
+}
+
+// newPublicServer listens on the configured address and serves.
+func newPublicServer(n *node) (*publicServer, error) {
+	address := n.cfg.Public
+	if address == "" {
+		address = DefaultPublic
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_CONFLICT,
+			"the public address %s cannot be used (%v); name another with --public HOST:PORT, port 0 for any free one", address, rootCause(err))
+	}
+	p := &publicServer{node: n, listener: listener, done: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", p.health)
+	p.http = &http.Server{
+		Handler:           p.guard(mux),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      10 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    16 << 10,
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.http.Serve(listener) // it ends with close
+	}()
+	return p, nil
+}
+
+func (p *publicServer) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := p.http.Shutdown(ctx); err != nil {
+		p.http.Close()
+	}
+	<-p.done
+}
+
+// guard checks the Host first: a name that is not ours would let a page from
+// elsewhere read what this listener says (DNS rebinding).
+func (p *publicServer) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'")
+		if !p.knownHost(r.Host) {
+			http.Error(w, "this host is not known by that name", http.StatusMisdirectedRequest)
+			return
+		}
+		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
+			http.Error(w, "requests from other origins are refused", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// knownHost accepts addresses, which no stranger's DNS can point elsewhere, and
+// the names that this node goes by.
+func (p *publicServer) knownHost(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	configured, _, _ := net.SplitHostPort(p.node.cfg.Public)
+	name := strings.ToLower(defaultName())
+	switch host {
+	case "":
+		return false
+	case "localhost", name, name + ".local", strings.ToLower(configured):
+		return true
+	}
+	return net.ParseIP(host) != nil
+}
+
+// health says which swarm this is and where its node can be reached.
+func (p *publicServer) health(w http.ResponseWriter, _ *http.Request) {
+	h := &wire.Health{Version: p.node.cfg.Version, Peer: &wire.Peer{Id: string(p.node.id.ID)}}
+	if m := p.node.swarm.Load(); m != nil {
+		h.SwarmId, h.SwarmName = string(m.SwarmID), m.SwarmName
+	}
+	for _, peer := range p.node.host.Peers([]wire.DeviceID{p.node.id.ID}) {
+		h.Peer = peer
+	}
+	b, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(h)
+	if err != nil {
+		http.Error(w, "health cannot be told", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(b, '\n'))
+}
+
+// address is the listener's URL as others on the network may use it.
+func (p *publicServer) address() string {
+	host, port, _ := net.SplitHostPort(p.listener.Addr().String())
+	if configured, _, err := net.SplitHostPort(p.node.cfg.Public); err == nil && configured != "" && net.ParseIP(configured) == nil {
+		host = configured
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = lanAddress()
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
+// lanAddress is the first address under which others on the LAN reach this
+// machine: private IPv4 before other IPv4 before loopback.
+func lanAddress() string {
+	best := "127.0.0.1"
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return best
+	}
+	for _, a := range addresses {
+		ipnet, ok := a.(*net.IPNet)
+		if !ok || ipnet.IP.To4() == nil || ipnet.IP.IsLoopback() || ipnet.IP.IsLinkLocalUnicast() {
+			continue
+		}
+		if ipnet.IP.IsPrivate() {
+			return ipnet.IP.String()
+		}
+		if best == "127.0.0.1" {
+			best = ipnet.IP.String()
+		}
+	}
+	return best
+}
+
+// rootCause is the last error of a chain: what the system said.
+func rootCause(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}

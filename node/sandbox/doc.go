@@ -1,0 +1,2 @@
+// Package sandbox runs one program safely.
+package sandbox

@@ -1,0 +1,303 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"strings"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/sys"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// maxPrograms and maxProgramBytes bound the compiled programs that a child
+	// keeps.
+	maxPrograms     = 8
+	maxProgramBytes = 96 << 20
+
+	// dataAllowance is what a child may use beyond a program's memory: Go's heap
+	// (64 MiB at the least), the program's stack (up to 150 MiB), its tables, and
+	// the programs that are kept.
+	dataAllowance = 1 << 30
+	// compileFactor bounds the memory for compiling, in bytes for each byte of
+	// the program, besides dataAllowance.
+	compileFactor = 256
+
+	// garbage is how much may gather before it is collected.
+	garbage = 32 << 20
+)
+
+// features are what programs may use: what every browser has, too.
+const features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experimental.CoreFeaturesExtendedConst
+
+// program is a compiled module.
+type program struct {
+	hash   wire.Hash
+	size   int
+	module wazero.CompiledModule
+	// minimum is the memory that it begins with, in bytes.
+	minimum uint64
+}
+
+// engine runs programs, one at a time, on one goroutine.
+//
+// Go's garbage collector stops all goroutines at times, which a program that
+// loops would hold up without end, and with it every other goroutine of the
+// process, the one that watches for the death of the node among them. So the
+// collector is off, and the engine runs it where no program is in the way:
+// between tasks, within the calls that programs make, and while it compiles.
+type engine struct {
+	ctx      context.Context
+	rt       wazero.Runtime
+	config   wazero.ModuleConfig
+	host     *host
+	arena    arena
+	programs []*program // most recently used last
+	data     uint64     // what limitData was last told
+	floor    uint64     // bytes on the heap after the last collection
+	sample   []metrics.Sample
+}
+
+// newEngine returns an engine that keeps compiled programs in cacheDir too,
+// unless it is "".
+func newEngine(cacheDir string) (*engine, error) {
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(math.MaxInt64)
+	e := &engine{
+		config: wazero.NewModuleConfig().WithName("").WithStartFunctions(),
+		host:   &host{stdout: &sink{}, stderr: &tail{}},
+		sample: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}},
+	}
+	e.host.breath = e.breathe
+	e.ctx = experimental.WithMemoryAllocator(context.Background(), &e.arena)
+	config := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(false)
+	if cacheDir != "" {
+		cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
+		if err != nil {
+			return nil, fmt.Errorf("the folder %s for compiled programs cannot be used: %w", cacheDir, err)
+		}
+		config = config.WithCompilationCache(cache)
+	}
+	e.rt = wazero.NewRuntimeWithConfig(e.ctx, config)
+	if _, err := e.host.hostModule(e.rt).Instantiate(e.ctx); err != nil {
+		return nil, fmt.Errorf("WASI cannot be set up: %w", err)
+	}
+	return e, nil
+}
+
+// breathe collects garbage if there is enough of it.
+func (e *engine) breathe() {
+	if e.heap() > e.floor+garbage {
+		runtime.GC()
+		e.floor = e.heap()
+	}
+}
+
+func (e *engine) heap() uint64 {
+	metrics.Read(e.sample)
+	return e.sample[0].Value.Uint64()
+}
+
+// cached returns the compiled program with that hash, nil if it is not kept.
+func (e *engine) cached(hash wire.Hash) *program {
+	for i, p := range e.programs {
+		if p.hash == hash {
+			copy(e.programs[i:], e.programs[i+1:])
+			e.programs[len(e.programs)-1] = p
+			return p
+		}
+	}
+	return nil
+}
+
+// readModule reads a module's file.
+func readModule(path string) ([]byte, wire.Hash, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, wire.Hash{}, err
+	}
+	defer file.Close()
+	module, err := io.ReadAll(io.LimitReader(file, wire.MaxProgram+1))
+	if err != nil {
+		return nil, wire.Hash{}, err
+	}
+	return module, sha256.Sum256(module), nil
+}
+
+// compile compiles a module, keeps it and returns it. The error says what is
+// wrong with the module.
+func (e *engine) compile(hash wire.Hash, module []byte) (p *program, err error) {
+	if err := inspect(module); err != nil {
+		return nil, err
+	}
+	e.limit(dataAllowance + compileFactor*uint64(len(module)))
+	debug.SetGCPercent(50)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("it broke the compiler: %v", r)
+		}
+		debug.SetGCPercent(-1)
+		runtime.GC()
+		e.floor = e.heap()
+	}()
+	ctx := experimental.WithCompilationWorkers(e.ctx, runtime.GOMAXPROCS(0))
+	compiled, err := e.rt.CompileModule(ctx, module)
+	if err != nil {
+		return nil, fmt.Errorf("it is not a valid WebAssembly module: %s", cut(firstLine(err.Error()), 300))
+	}
+	if err := examine(compiled); err != nil {
+		_ = compiled.Close(e.ctx)
+		return nil, err
+	}
+	minimum := uint64(compiled.ExportedMemories()[memoryName].Min()) * wasmPage
+	p = &program{hash: hash, size: len(module), module: compiled, minimum: minimum}
+	e.keep(p)
+	return p, nil
+}
+
+// keep adds p to the programs, and lets go of the oldest ones.
+func (e *engine) keep(p *program) {
+	e.programs = append(e.programs, p)
+	total := 0
+	for i := len(e.programs) - 1; i >= 0; i-- {
+		total += e.programs[i].size
+		if i < len(e.programs)-1 && (total > maxProgramBytes || len(e.programs)-i > maxPrograms) {
+			for _, old := range e.programs[:i+1] {
+				_ = old.module.Close(e.ctx)
+			}
+			e.programs = append([]*program(nil), e.programs[i+1:]...)
+			return
+		}
+	}
+}
+
+// limit sets the data limit of this process, if it is not so already.
+func (e *engine) limit(size uint64) {
+	if e.data != size {
+		limitData(size)
+		e.data = size
+	}
+}
+
+// run runs t. inFile says that the output lies in the file that t names;
+// otherwise the result shares the engine's memory until the next run.
+func (e *engine) run(p *program, t *task) (res Result, inFile bool) {
+	start := time.Now()
+	e.breathe()
+	limit := t.memoryMiB * mib
+	e.arena.reset(limit)
+	e.limit(dataAllowance + limit)
+	h := e.host
+	h.stdout.reset(t.maxOutput, t.outputPath)
+	h.stderr.buf = h.stderr.buf[:0]
+	h.args, h.env, h.closed = t.args, t.env, [3]bool{}
+	h.clock, h.random = clock{}, stream{seed: t.seed}
+	err := e.call(p, t)
+	e.arena.Free()
+	res.Failure, res.ExitCode, res.Error = e.verdict(err, t)
+	inFile = e.collect(&res)
+	res.Stderr = h.stderr.bytes()
+	res.Duration = time.Since(start)
+	return res, inFile
+}
+
+// call runs the program to its end.
+func (e *engine) call(p *program, t *task) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = failf(wire.FailureKind_FAILURE_KIND_INTERNAL, "it broke the sandbox: %v", r)
+		}
+	}()
+	if p.minimum > e.arena.limit {
+		return failf(wire.FailureKind_FAILURE_KIND_MEMORY, "it needs %s of memory to begin with, more than its bound of %d MiB",
+			bytesText(p.minimum), t.memoryMiB)
+	}
+	stdin, err := openInput(t)
+	if err != nil {
+		return err
+	}
+	defer stdin.close()
+	e.host.stdin = stdin
+	module, err := e.rt.InstantiateModule(e.ctx, p.module, e.config)
+	if err != nil {
+		return err
+	}
+	defer module.Close(e.ctx)
+	_, err = module.ExportedFunction(startName).Call(e.ctx)
+	return err
+}
+
+// verdict says how the end of a program counts.
+func (e *engine) verdict(err error, t *task) (kind wire.FailureKind, exit uint32, text string) {
+	var end *sys.ExitError
+	var bound *failure
+	var fault runtime.Error
+	switch {
+	case err == nil:
+		return wire.FailureKind_FAILURE_KIND_UNSPECIFIED, 0, ""
+	case errors.As(err, &bound):
+		return bound.kind, 0, bound.text
+	case errors.As(err, &end) && end.ExitCode() == 0:
+		return wire.FailureKind_FAILURE_KIND_UNSPECIFIED, 0, ""
+	case e.arena.refused():
+		return wire.FailureKind_FAILURE_KIND_MEMORY, 0, fmt.Sprintf("it needed more memory than its bound of %d MiB", t.memoryMiB)
+	case errors.As(err, &end):
+		return wire.FailureKind_FAILURE_KIND_EXIT, end.ExitCode(), fmt.Sprintf("exit status %d", end.ExitCode())
+	case errors.As(err, &fault):
+		return wire.FailureKind_FAILURE_KIND_INTERNAL, 0, "it broke the sandbox: " + firstLine(err.Error())
+	}
+	return wire.FailureKind_FAILURE_KIND_TRAP, 0, trapText(err.Error())
+}
+
+// trapText makes one line of what wazero says of a trap: what happened, and in
+// which function.
+func trapText(text string) string {
+	what := strings.TrimPrefix(firstLine(text), "wasm error: ")
+	if _, trace, ok := strings.Cut(text, "wasm stack trace:\n"); ok {
+		if where := strings.TrimSpace(firstLine(trace)); where != "" {
+			what += " in " + strings.TrimPrefix(where, ".")
+		}
+	}
+	return cut("trap: "+what, wire.MaxErrorText)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}
+
+// collect takes the output of a task that ended by itself into res, and drops
+// that of one that did not.
+func (e *engine) collect(res *Result) (inFile bool) {
+	out := e.host.stdout
+	switch res.Failure {
+	case wire.FailureKind_FAILURE_KIND_UNSPECIFIED, wire.FailureKind_FAILURE_KIND_EXIT, wire.FailureKind_FAILURE_KIND_TRAP:
+	default:
+		out.discard()
+		return false
+	}
+	inFile, err := out.end()
+	if err != nil {
+		out.discard()
+		*res = Result{Failure: wire.FailureKind_FAILURE_KIND_INTERNAL, Error: cut(err.Error(), wire.MaxErrorText)}
+		return false
+	}
+	res.StdoutSize = out.size()
+	if !inFile {
+		res.Stdout = out.buf
+	}
+	return inFile
+}

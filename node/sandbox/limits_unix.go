@@ -1,0 +1,39 @@
+//go:build unix
+
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+const (
+	// maxFiles bounds the descriptors of a child: its pipes, an input, an
+	// output, the compilation cache, and what Go's runtime needs.
+	maxFiles = 64
+	// maxFileSize bounds what a child writes: an output, or a compiled program.
+	maxFileSize = 4 << 30
+)
+
+// limitProcess bounds what this process can do to its machine. A limit that the
+// system refuses is one line of defence less, and no reason to stop.
+func limitProcess() {
+	for resource, limit := range map[int]uint64{
+		unix.RLIMIT_CORE:   0,
+		unix.RLIMIT_NOFILE: maxFiles,
+		unix.RLIMIT_FSIZE:  maxFileSize,
+	} {
+		var old unix.Rlimit
+		if unix.Getrlimit(resource, &old) == nil {
+			limit = min(limit, old.Max)
+			_ = unix.Setrlimit(resource, &unix.Rlimit{Cur: limit, Max: limit})
+		}
+	}
+}
+
+// limitData bounds the process's data, code and shared files apart, to size
+// bytes. It may be raised again.
+func limitData(size uint64) {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_DATA, &limit) == nil {
+		limit.Cur = min(size, limit.Max)
+		_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
+	}
+}

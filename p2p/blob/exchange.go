@@ -1,0 +1,226 @@
+package blob
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// clientReserve is the free space below which Put refuses: a node that has
+	// less takes no new input.
+	clientReserve = 512 << 20
+	// hardReserve is the free space below which no page is written at all, so
+	// that the replicated log always finds room.
+	hardReserve = 256 << 20
+	// maxNotices bounds the pages named, or released, that wait to be looked
+	// at. More are found by going through all.
+	maxNotices = 1 << 16
+	// maxAgain bounds the pages remembered as put again.
+	maxAgain = 1 << 16
+)
+
+// Config is what an Exchange is made of. All functions are needed but
+// FreeSpace and Current; they may be called concurrently and must not block
+// for long (Dial may, until its context ends).
+type Config struct {
+	Self  wire.DeviceID
+	Store *Store
+	// Dial opens a page-protocol stream to a member.
+	Dial func(ctx context.Context, id wire.DeviceID) (net.Conn, error)
+	// Voters are the current voters; Self may be among them.
+	Voters func() []wire.DeviceID
+	// Members are those who may be asked for pages; Self may be among them.
+	Members func() []wire.DeviceID
+	// Keep reports whether this node is a voter or standby, and so holds every
+	// named page.
+	Keep func() bool
+	// Names reports whether the replicated state names the page.
+	Names func(wire.Hash) bool
+	// Named returns all pages that the state names.
+	Named func() []wire.Hash
+	// Current reports whether the state here names all that it named before
+	// this node last stopped: the log has been applied again to where it then
+	// stood. Until then nothing is deleted, for the rest of the log may name
+	// it. Nil means that it cannot be known: nothing is ever deleted.
+	Current func() bool
+	// FreeSpace returns the bytes free on the store's disk. Nil means enough.
+	FreeSpace func() (uint64, error)
+	// Log takes what an operator would act on. Nil means nobody listens.
+	Log *slog.Logger
+}
+
+// Status is what an Exchange is about.
+type Status struct {
+	// Missing counts the named pages that this node should hold and does not,
+	// as of its last look.
+	Missing int
+	// StoredBytes is the size of the pages on this node's disk.
+	StoredBytes uint64
+}
+
+// Exchange puts pages on a quorum of the voters, fetches them from members,
+// serves them, and keeps this node's store as the replicated state wants it.
+// Its methods may be called concurrently.
+type Exchange struct {
+	cfg   Config
+	cache *cache
+
+	ctx  context.Context // of what goes on after the call that began it
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	notices notices
+
+	mu      sync.Mutex
+	closed  bool
+	peers   map[wire.DeviceID]*peer
+	flights map[wire.Hash]*flight
+	serving map[wire.DeviceID]int // streams open, by who opened them
+	missing map[wire.Hash]struct{}
+	again   map[wire.Hash]time.Time // pages put again while they were here
+	// keepAll is the time until which every page counts as put again: again
+	// was full.
+	keepAll time.Time
+
+	receiving chan struct{} // a place for each page that arrives
+}
+
+// NewExchange returns an exchange that is ready for use. Run keeps the store in
+// order; Close must be called in the end.
+func NewExchange(cfg Config) *Exchange {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Exchange{
+		cfg: cfg, cache: newCache(), ctx: ctx, stop: stop, notices: newNotices(),
+		peers: map[wire.DeviceID]*peer{}, flights: map[wire.Hash]*flight{},
+		serving: map[wire.DeviceID]int{}, missing: map[wire.Hash]struct{}{},
+		again: map[wire.Hash]time.Time{}, receiving: make(chan struct{}, maxReceiving),
+	}
+}
+
+// Close breaks off what still goes on, closes the streams to other members and
+// waits. It may be called more than once. Calls of other methods end with an
+// error from then on.
+func (x *Exchange) Close() error {
+	x.mu.Lock()
+	x.closed = true
+	x.mu.Unlock()
+	x.stop()
+	x.wg.Wait()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, p := range x.peers {
+		p.retire()
+		delete(x.peers, id)
+	}
+	return nil
+}
+
+// start runs f, which Close waits for, and reports whether it could.
+func (x *Exchange) start(f func()) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.closed {
+		return false
+	}
+	x.wg.Go(f)
+	return true
+}
+
+func errClosed() error {
+	return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "this node is stopping")
+}
+
+// Status returns what is missing and stored.
+func (x *Exchange) Status() Status {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return Status{Missing: len(x.missing), StoredBytes: x.cfg.Store.Size()}
+}
+
+// peer returns what is known of a member, whom it does not dial yet.
+func (x *Exchange) peer(id wire.DeviceID) *peer {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	p, ok := x.peers[id]
+	if !ok {
+		p = newPeer(id, x.cfg.Dial)
+		x.peers[id] = p
+	}
+	return p
+}
+
+// tidy gives back memory and streams that have not been used lately.
+func (x *Exchange) tidy(now time.Time) {
+	x.cache.tidy(now)
+	known := append(slices.Clone(x.cfg.Voters()), x.cfg.Members()...)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, p := range x.peers {
+		p.closeIdleSince(now.Add(-idleFor))
+		if !slices.Contains(known, id) && p.unused() {
+			p.retire()
+			delete(x.peers, id)
+		}
+	}
+	for h, put := range x.again {
+		if now.Sub(put) > unnamedFor {
+			delete(x.again, h)
+		}
+	}
+}
+
+// space is an error if less than reserve bytes are free on the store's disk.
+func (x *Exchange) space(reserve uint64) error {
+	if x.cfg.FreeSpace == nil {
+		return nil
+	}
+	free, err := x.cfg.FreeSpace()
+	if err != nil {
+		return err
+	}
+	if free < reserve {
+		return wire.Errorf(wire.Code_CODE_NO_SPACE, "%d MiB are free on the disk of %s and %d MiB are kept in reserve: free some space, or remove jobs",
+			free>>20, x.cfg.Self, reserve>>20)
+	}
+	return nil
+}
+
+// keep writes the page, which somebody asked to be kept, to this node's disk.
+func (x *Exchange) keep(h wire.Hash, data []byte) error {
+	return x.cfg.Store.put(h, data, func(existed bool) {
+		if existed || x.cfg.Names(h) {
+			x.putAgain(h)
+		}
+	})
+}
+
+// putAgain remembers that somebody relies on the page anew, so that it outlives
+// whatever named it before.
+func (x *Exchange) putAgain(h wire.Hash) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := time.Now()
+	if len(x.again) >= maxAgain {
+		clear(x.again)
+		x.keepAll = now.Add(unnamedFor)
+	}
+	x.again[h] = now
+}
+
+// wasPutAgain reports whether the page was put again in the last day.
+func (x *Exchange) wasPutAgain(h wire.Hash) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	now := time.Now()
+	put, ok := x.again[h]
+	return now.Before(x.keepAll) || ok && now.Sub(put) <= unnamedFor
+}

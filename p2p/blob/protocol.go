@@ -1,0 +1,73 @@
+package blob
+
+import (
+	"errors"
+	"io"
+	"net"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// maxCall and maxReply bound the messages of the page protocol, the pages
+	// after them apart.
+	maxCall  = 256
+	maxReply = 2 << 10
+)
+
+// putOver stores a page at the other end. answer is what it said, err what is
+// wrong with the stream.
+func putOver(conn net.Conn, h wire.Hash, data []byte) (answer, err error) {
+	call := &wire.PageCall{Kind: &wire.PageCall_Put{Put: &wire.PagePut{Hash: h[:], Size: uint32(len(data))}}}
+	if err := wire.WriteMessage(conn, maxCall, call); err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(data); err != nil {
+		return nil, err
+	}
+	reply, err := readReply(conn)
+	if err != nil {
+		return nil, err
+	}
+	return wire.DecodeError(reply.GetError()), nil
+}
+
+// getOver fetches a page from the other end. Bytes that are not those of the
+// page are an error of the stream.
+func getOver(conn net.Conn, h wire.Hash) (data []byte, answer, err error) {
+	call := &wire.PageCall{Kind: &wire.PageCall_Get{Get: &wire.PageGet{Hash: h[:]}}}
+	if err := wire.WriteMessage(conn, maxCall, call); err != nil {
+		return nil, nil, err
+	}
+	reply, err := readReply(conn)
+	if err != nil || reply.GetError() != nil {
+		return nil, wire.DecodeError(reply.GetError()), err
+	}
+	if reply.GetSize() > wire.PageSize {
+		return nil, nil, wire.Errorf(wire.Code_CODE_INVALID, "it offers a page of %d bytes", reply.GetSize())
+	}
+	data = make([]byte, reply.GetSize())
+	if _, err := io.ReadFull(conn, data); err != nil {
+		return nil, nil, cutOff(err)
+	}
+	if wire.HashOf(data) != h {
+		return nil, nil, wire.Errorf(wire.Code_CODE_INVALID, "it sent other bytes than those of the page")
+	}
+	return data, nil, nil
+}
+
+func readReply(conn net.Conn) (*wire.PageReply, error) {
+	reply := &wire.PageReply{}
+	if err := wire.ReadMessage(conn, maxReply, reply); err != nil {
+		return nil, cutOff(err)
+	}
+	return reply, nil
+}
+
+// cutOff says that a stream ended where it should not.
+func cutOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

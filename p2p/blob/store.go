@@ -1,0 +1,368 @@
+package blob
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// ErrMissing is in the chain of the errors that say a page is not here.
+var ErrMissing = wire.Errorf(wire.Code_CODE_NOT_FOUND, "the page is not here")
+
+// errDamaged is in the chain of errors of pages whose bytes are not those that
+// their name promises.
+var errDamaged = errors.New("its bytes are not what its name promises")
+
+const (
+	tempFolder    = "tmp"
+	damagedFolder = "damaged"
+	// maxDamaged bounds the damaged pages kept for people to look at.
+	maxDamaged = 64
+	// touchEvery is how old a page's modification time gets before a further
+	// put of the same page renews it.
+	touchEvery = time.Hour
+	// openWalkers is how many folders Open reads at one time.
+	openWalkers = 8
+)
+
+// Store is the pages on this machine's disk, a file each: DIR/ab/<hash>, where
+// ab are the first two digits. Its methods may be called concurrently. One
+// Store at a time owns a folder.
+//
+//	put:  DIR/tmp/x written, synced ─▶ renamed to DIR/ab/abcd… ─▶ DIR/ab synced
+//	get:  read, hashed ─▶ given out; or, when damaged, moved to DIR/damaged
+type Store struct {
+	dir  string
+	size atomic.Int64
+
+	mu   sync.Mutex
+	held map[wire.Hash]chan struct{} // being put, deleted or set aside; closed at the end
+}
+
+// Open opens the store in dir, and makes it where there is none. It removes
+// what an interrupted put left, and walks the folders once to count the bytes.
+func Open(dir string) (*Store, error) {
+	s := &Store{dir: dir, held: map[wire.Hash]chan struct{}{}}
+	if err := s.prepare(); err != nil {
+		return nil, fmt.Errorf("open the page store in %s: %w", dir, err)
+	}
+	var walkers errgroup.Group
+	walkers.SetLimit(openWalkers)
+	for i := range 256 {
+		walkers.Go(func() error {
+			return s.walk(i, func(_ wire.Hash, info fs.FileInfo) bool {
+				s.size.Add(info.Size())
+				return true
+			})
+		})
+	}
+	if err := walkers.Wait(); err != nil {
+		return nil, fmt.Errorf("count the pages in %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+// prepare makes the folders that every put needs, and empties the one of
+// temporary files. Those of the pages are made when the first page comes, and
+// stay.
+func (s *Store) prepare() error {
+	if err := os.RemoveAll(filepath.Join(s.dir, tempFolder)); err != nil {
+		return err
+	}
+	for _, name := range []string{"", tempFolder, damagedFolder} {
+		if err := os.MkdirAll(filepath.Join(s.dir, name), 0o700); err != nil {
+			return err
+		}
+	}
+	return errors.Join(syncFolder(s.dir), syncFolder(filepath.Dir(s.dir)))
+}
+
+func (s *Store) folder(first int) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%02x", first))
+}
+
+func (s *Store) path(h wire.Hash) string {
+	return filepath.Join(s.folder(int(h[0])), h.String())
+}
+
+// Put stores data, at most wire.PageSize bytes, and returns its hash. When it
+// returns, the page is on disk: file and folder are synced. Putting a page
+// that is there already checks it, mends it if it is damaged, and counts as a
+// fresh put for List's time, to within an hour. A full disk is CODE_NO_SPACE.
+func (s *Store) Put(data []byte) (wire.Hash, error) {
+	h := wire.HashOf(data)
+	return h, s.put(h, data, nil)
+}
+
+// put stores data, whose hash is h. It calls noted, if there is one, while
+// nobody can delete the page, and tells it whether the page was there before.
+func (s *Store) put(h wire.Hash, data []byte, noted func(existed bool)) error {
+	if len(data) > wire.PageSize {
+		return wire.Errorf(wire.Code_CODE_INVALID, "a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
+	}
+	defer s.hold(h)()
+	existed, err := s.confirm(h)
+	if err == nil && !existed {
+		err = s.write(h, data)
+	}
+	if err != nil {
+		if isNoSpace(err) {
+			return wire.Errorf(wire.Code_CODE_NO_SPACE, "no space is left for a page in %s: free some space on that disk", s.dir)
+		}
+		return fmt.Errorf("put page %s: %w", h, err)
+	}
+	if noted != nil {
+		noted(existed)
+	}
+	return nil
+}
+
+// hold waits until nobody else puts, deletes or sets aside page h, and keeps
+// others from it until the function that it returns is called. Concurrent puts
+// of a page so become one write.
+func (s *Store) hold(h wire.Hash) (release func()) {
+	for {
+		s.mu.Lock()
+		busy, ok := s.held[h]
+		if !ok {
+			busy = make(chan struct{})
+			s.held[h] = busy
+			s.mu.Unlock()
+			return func() {
+				s.mu.Lock()
+				delete(s.held, h)
+				s.mu.Unlock()
+				close(busy)
+			}
+		}
+		s.mu.Unlock()
+		<-busy
+	}
+}
+
+// confirm reports whether the page is there and sound, and makes sure that it
+// is on disk and not about to be collected: a program that was killed may have
+// left it unsynced. The caller holds h.
+func (s *Store) confirm(h wire.Hash) (bool, error) {
+	_, info, err := s.read(h)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case errors.Is(err, errDamaged):
+		_, err := s.setAside(h, info)
+		return false, err
+	case err != nil:
+		return false, err
+	}
+	if now := time.Now(); now.Sub(info.ModTime()) > touchEvery {
+		if err := os.Chtimes(s.path(h), now, now); err != nil {
+			return false, err
+		}
+	}
+	return true, errors.Join(syncFile(s.path(h)), syncFolder(s.folder(int(h[0]))))
+}
+
+// write puts the page's file in its place. The caller holds h.
+func (s *Store) write(h wire.Hash, data []byte) error {
+	temp, err := os.CreateTemp(filepath.Join(s.dir, tempFolder), "page-")
+	if err != nil {
+		return err
+	}
+	_, err = temp.Write(data)
+	if err == nil {
+		err = temp.Sync()
+	}
+	if err = errors.Join(err, temp.Close()); err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	if err := s.place(temp.Name(), h); err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	s.size.Add(int64(len(data)))
+	return syncFolder(s.folder(int(h[0])))
+}
+
+// place renames a file to that of the page, and makes the folder where this is
+// its first page.
+func (s *Store) place(file string, h wire.Hash) error {
+	err := os.Rename(file, s.path(h))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Mkdir(s.folder(int(h[0])), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := syncFolder(s.dir); err != nil {
+		return err
+	}
+	return os.Rename(file, s.path(h))
+}
+
+// Get returns the page's bytes, checked against its hash. A page that is not
+// here is ErrMissing; so is a damaged one, which is set aside in DIR/damaged
+// (64 are kept there, further ones deleted).
+func (s *Store) Get(h wire.Hash) ([]byte, error) {
+	data, info, err := s.read(h)
+	switch {
+	case err == nil:
+		return data, nil
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("page %s: %w", h, ErrMissing)
+	case !errors.Is(err, errDamaged):
+		return nil, err
+	}
+	defer s.hold(h)()
+	where, asideErr := s.setAside(h, info)
+	if asideErr != nil {
+		return nil, fmt.Errorf("set aside page %s (%w): %w", h, err, asideErr)
+	}
+	return nil, fmt.Errorf("%w, and the file is now %s: %w", err, where, ErrMissing)
+}
+
+// read returns the page's bytes and its file's description, which is set with
+// errDamaged too.
+func (s *Store) read(h wire.Hash) ([]byte, fs.FileInfo, error) {
+	file, err := os.Open(s.path(h))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if info.Size() > wire.PageSize {
+		return nil, info, fmt.Errorf("page %s has %d bytes: %w", h, info.Size(), errDamaged)
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, data); err != nil {
+		return nil, info, fmt.Errorf("page %s (%w): %w", h, err, errDamaged)
+	}
+	if wire.HashOf(data) != h {
+		return nil, info, fmt.Errorf("page %s: %w", h, errDamaged)
+	}
+	return data, info, nil
+}
+
+// setAside moves the page's file away, unless it is no longer the one that
+// info describes, and says in words where it is. The caller holds h.
+func (s *Store) setAside(h wire.Hash, info fs.FileInfo) (string, error) {
+	now, err := os.Lstat(s.path(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "gone", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if !os.SameFile(now, info) {
+		return "replaced", nil
+	}
+	kept, err := os.ReadDir(filepath.Join(s.dir, damagedFolder))
+	if err != nil {
+		return "", err
+	}
+	where, aside := "deleted", filepath.Join(s.dir, damagedFolder, h.String())
+	if len(kept) < maxDamaged {
+		where, err = "in "+aside, os.Rename(s.path(h), aside)
+	} else {
+		err = os.Remove(s.path(h))
+	}
+	if err != nil {
+		return "", err
+	}
+	s.size.Add(-now.Size())
+	return where, nil
+}
+
+// Has reports whether the page's file is there; Get tells whether it is sound.
+func (s *Store) Has(h wire.Hash) bool {
+	_, err := os.Lstat(s.path(h))
+	return err == nil
+}
+
+// Delete removes the page; one that is not here is no error.
+func (s *Store) Delete(h wire.Hash) error {
+	_, err := s.deleteIf(h, func(time.Time) bool { return true })
+	return err
+}
+
+// deleteIf removes the page if unwanted, told when it was last put, says so.
+// Nobody puts the page between the question and the deletion.
+func (s *Store) deleteIf(h wire.Hash, unwanted func(put time.Time) bool) (deleted bool, err error) {
+	defer s.hold(h)()
+	info, err := os.Lstat(s.path(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("delete page %s: %w", h, err)
+	}
+	if !unwanted(info.ModTime()) {
+		return false, nil
+	}
+	if err := os.Remove(s.path(h)); err != nil {
+		return false, fmt.Errorf("delete page %s: %w", h, err)
+	}
+	s.size.Add(-info.Size())
+	return true, nil
+}
+
+// Size returns the bytes of all pages.
+func (s *Store) Size() uint64 {
+	return uint64(max(0, s.size.Load()))
+}
+
+// List goes through the pages, with the time each was last put. Pages that are
+// put or deleted meanwhile may be in it or not, and a folder that cannot be
+// read is passed over.
+func (s *Store) List() iter.Seq2[wire.Hash, time.Time] {
+	return func(yield func(wire.Hash, time.Time) bool) {
+		more := true
+		for i := 0; i < 256 && more; i++ {
+			_ = s.walk(i, func(h wire.Hash, info fs.FileInfo) bool {
+				more = yield(h, info.ModTime())
+				return more
+			})
+		}
+	}
+}
+
+// walk calls visit for the pages of a folder until it returns false. Files that
+// are no pages are passed over.
+func (s *Store) walk(first int, visit func(wire.Hash, fs.FileInfo) bool) error {
+	entries, err := os.ReadDir(s.folder(first))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		h, err := wire.ParseHash(entry.Name())
+		if err != nil || h.String() != entry.Name() || int(h[0]) != first {
+			continue
+		}
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if info.Mode().IsRegular() && !visit(h, info) {
+			return nil
+		}
+	}
+	return nil
+}
