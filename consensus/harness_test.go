@@ -160,7 +160,12 @@ type node struct {
 // newNode opens a member over files in a folder of its own, and runs it.
 func newNode(t testing.TB, net *network, name string) *node {
 	t.Helper()
-	n := &node{t: t, net: net, dir: filepath.Join(t.TempDir(), "raft"), self: newIdentity(name), tune: defaultTuning()}
+	return newNodeIn(t, net, name, t.TempDir())
+}
+
+func newNodeIn(t testing.TB, net *network, name, dir string) *node {
+	t.Helper()
+	n := &node{t: t, net: net, dir: filepath.Join(dir, "raft"), self: newIdentity(name), tune: defaultTuning()}
 	n.open()
 	t.Cleanup(n.kill)
 	return n

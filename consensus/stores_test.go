@@ -14,8 +14,9 @@ import (
 
 // written makes a folder with a log of some length, and returns it.
 func written(t *testing.T) (n *node) {
-	synctest.Test(t, func(*testing.T) {
-		n = newNode(t, newNetwork(), "founder").found()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		n = newNodeIn(t, newNetwork(), "founder", dir).found()
 		for i := range 50 {
 			propose(t, []*node{n}, rename(n.self.id, n.self.id, fmt.Sprintf("%d %s", i, strings.Repeat("name ", 15))))
 		}
@@ -43,11 +44,13 @@ func TestADamagedLogIsNamedAndLeftAsItIs(t *testing.T) {
 		}
 	}
 	tests := map[string]func() []byte{
-		"no database":     func() []byte { return bytes.Repeat([]byte("x"), len(good)) },
-		"cut short":       func() []byte { return good[:len(good)/4] },
-		"one page":        func() []byte { return good[:os.Getpagesize()] },
-		"a flipped bit":   flip("name name"),
-		"zeros in middle": func() []byte { return append(append(bytes.Clone(good[:8<<10]), make([]byte, 16<<10)...), good[24<<10:]...) },
+		"no database":   func() []byte { return bytes.Repeat([]byte("x"), len(good)) },
+		"cut short":     func() []byte { return good[:len(good)/4] },
+		"one page":      func() []byte { return good[:os.Getpagesize()] },
+		"a flipped bit": flip("name name"),
+		"zeros in middle": func() []byte {
+			return append(append(bytes.Clone(good[:8<<10]), make([]byte, 16<<10)...), good[24<<10:]...)
+		},
 	}
 	for name, damage := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -272,7 +273,11 @@ func runStages(ctx context.Context, stages ...func(context.Context) error) error
 		all = append(all, r)
 		go func() {
 			defer close(r.done)
-			returned <- stage(stageCtx)
+			err := stage(stageCtx)
+			if stageCtx.Err() != nil && errors.Is(err, context.Canceled) {
+				err = nil // the end that was asked for
+			}
+			returned <- err
 		}()
 	}
 	var first error

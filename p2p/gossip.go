@@ -81,7 +81,7 @@ func (g *gossip) start(h *Host, swarm wire.SwarmID) error {
 	defer g.mu.Unlock()
 	g.host, g.bus, g.base, g.pubsub = h, emitter, base, ps
 	g.topics = make(map[string]*pubsub.Topic)
-	g.authors = make(map[peer.ID]*rate.Limiter)
+	g.authors = newAuthors()
 	g.told = make(map[peer.ID]bool)
 	for _, name := range []string{TopicLog, TopicState} {
 		if err := g.joinTopic(name); err != nil {
@@ -90,6 +90,8 @@ func (g *gossip) start(h *Host, swarm wire.SwarmID) error {
 	}
 	return nil
 }
+
+func newAuthors() map[peer.ID]*rate.Limiter { return make(map[peer.ID]*rate.Limiter) }
 
 // joinTopic is called with mu held.
 func (g *gossip) joinTopic(name string) error {

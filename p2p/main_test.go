@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -17,6 +18,8 @@ import (
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
+
+var netipLoopback = netip.MustParseAddr("127.0.0.1")
 
 const testSwarm = wire.SwarmID("00112233445566778899aabbccddeeff")
 

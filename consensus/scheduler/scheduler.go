@@ -1,21 +1,26 @@
 package scheduler
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// View is what Plan decides on.
+// View is what Plan decides on. Plan reads it only.
 type View struct {
+	// Devices are those that may be given work now, each once.
 	Devices []Device
-	// Jobs are the open jobs with pending tasks.
+	// Jobs are the open jobs with pending tasks, each once. A job without any
+	// may be in it too: then what it has in flight counts against the devices.
 	Jobs []Job
 }
 
 // Device is a device that can take work now.
 type Device struct {
-	ID           wire.DeviceID
+	ID wire.DeviceID
+	// Slots is how many tasks it runs at one time; without one it gets none.
 	Slots, Cores int
 	MemoryMiB    int
 	GPU, Browser bool
@@ -43,29 +48,37 @@ type Job struct {
 	TaskTime map[wire.DeviceID]time.Duration
 }
 
-// Grant gives a number of a job's pending tasks to a device.
+// Grant gives a number of a job's pending tasks to a device, in as many leases
+// as Batch makes of them.
 type Grant struct {
 	Device wire.DeviceID
 	Job    wire.JobID
 	Tasks  int
 }
 
-// Plan returns what to lease now.
-func Plan(v View) []Grant { return nil }
-
-// Weight returns what a device is expected to do, before correction:
-// cores × 10, 50 more with a GPU, and score/1000 up to 100.
-func Weight(cores int, gpu bool, score float64) float64 { return 0 }
-
-// Quota returns how many tasks of one job may be in flight on d.
-func Quota(d Device, taskTime time.Duration, known bool) int { return 0 }
-
-// Batch returns how many tasks one lease should hold.
-func Batch(taskTime time.Duration, known bool) int { return 0 }
-
-// Eligible reports whether d can run tasks of j at all.
-func Eligible(d Device, j Job) bool { return false }
-
-// WaitingFor says in words why no device of the view can take tasks of j; ""
-// if some device can.
-func WaitingFor(v View, j Job) string { return "" }
+// Plan returns what to lease now: by strict priority, within a priority in
+// equal shares to the submitters, and within a submitter to the oldest job
+// first. What a device holds of jobs of a priority and above is never planned
+// beyond one quota in sum. A job with less than the devices could take is
+// spread over them in proportion to their weight. Grants come in order of
+// priority, at most one for a device and job. The cost is of the order of
+// devices times jobs, whatever the number of tasks.
+func Plan(v View) []Grant {
+	jobs := make([]*Job, 0, len(v.Jobs))
+	for i := range v.Jobs {
+		jobs = append(jobs, &v.Jobs[i])
+	}
+	slices.SortStableFunc(jobs, func(a, b *Job) int {
+		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.CreatedAtMS, b.CreatedAtMS), cmp.Compare(a.ID, b.ID))
+	})
+	p := newPlanner(v.Devices)
+	for len(jobs) > 0 {
+		n := 1
+		for n < len(jobs) && jobs[n].Priority == jobs[0].Priority {
+			n++
+		}
+		p.level(jobs[:n])
+		jobs = jobs[n:]
+	}
+	return p.grants
+}

@@ -23,10 +23,13 @@ type program struct {
 func programHash(p *wire.Program) wire.Hash { return wire.Hash(p.GetBlob().GetHash()) }
 
 // checkHeld refuses a program that has the hash of one that is held but other
-// pages: one of the two is not what it says.
+// pages, as one of the two is not what it says, and one program too many.
 func (s *State) checkHeld(p *wire.Program) error {
 	held := s.programs[programHash(p)]
-	if held == nil || sameBlob(held.program.GetBlob(), p.GetBlob()) {
+	switch {
+	case held == nil && len(s.programs) >= maxPrograms:
+		return wire.Errorf(wire.Code_CODE_EXHAUSTED, "the swarm holds %d programs, as many as it can; they go a day after their last job", maxPrograms)
+	case held == nil || sameBlob(held.program.GetBlob(), p.GetBlob()):
 		return nil
 	}
 	return wire.Errorf(wire.Code_CODE_CONFLICT, "the swarm holds a program of that hash with other pages")

@@ -27,7 +27,7 @@ func (d *decoder) state() *State {
 	for n := d.limited("the number of invites", maxInvites); n > 0 && d.err == nil; n-- {
 		d.invite(s)
 	}
-	for n := d.limited("the number of programs", maxJobs*2); n > 0 && d.err == nil; n-- {
+	for n := d.limited("the number of programs", maxPrograms); n > 0 && d.err == nil; n-- {
 		d.program(s)
 	}
 	for n := d.limited("the number of jobs", maxJobs); n > 0 && d.err == nil; n-- {

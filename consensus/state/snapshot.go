@@ -166,9 +166,9 @@ func encodeBatch(e *encoder, b *batch) {
 	e.bytes(b.places.codes)
 }
 
-// Restore reads what Snapshot wrote, and nothing after it. It verifies the
-// checksum and that the facts fit together, and allocates nothing for a length
-// it has not checked.
+// Restore reads what Snapshot wrote, to the end of r. It verifies the checksum
+// and that the facts fit together, and allocates nothing for a length it has
+// not checked.
 func Restore(r io.Reader) (*State, error) {
 	d := newDecoder(r)
 	s := d.state()
@@ -176,8 +176,12 @@ func Restore(r io.Reader) (*State, error) {
 	var want wire.Hash
 	d.fill(want[:])
 	d.expect(sum == want, "the checksum is wrong")
+	if d.err == nil {
+		_, err := d.r.ReadByte()
+		d.expect(err == io.EOF, "something follows it")
+	}
 	if d.err != nil {
-		return nil, fmt.Errorf("the snapshot is damaged: %w", d.err)
+		return nil, fmt.Errorf("reading a snapshot: %w", d.err)
 	}
 	return s, nil
 }

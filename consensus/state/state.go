@@ -17,6 +17,8 @@ const Format = 1
 const (
 	// maxJobs bounds the jobs held, ended ones included.
 	maxJobs = 100_000
+	// maxPrograms bounds the programs held, those without a job included.
+	maxPrograms = 100_000
 	// maxInvites bounds the invites held, expired ones included.
 	maxInvites = 10_000
 	// maxKnown bounds the devices held and removed in sum.

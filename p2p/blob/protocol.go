@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -19,10 +21,7 @@ const (
 // wrong with the stream.
 func putOver(conn net.Conn, h wire.Hash, data []byte) (answer, err error) {
 	call := &wire.PageCall{Kind: &wire.PageCall_Put{Put: &wire.PagePut{Hash: h[:], Size: uint32(len(data))}}}
-	if err := wire.WriteMessage(conn, maxCall, call); err != nil {
-		return nil, err
-	}
-	if _, err := conn.Write(data); err != nil {
+	if err := writeWithPage(conn, maxCall, call, data); err != nil {
 		return nil, err
 	}
 	reply, err := readReply(conn)
@@ -54,6 +53,18 @@ func getOver(conn net.Conn, h wire.Hash) (data []byte, answer, err error) {
 		return nil, nil, wire.Errorf(wire.Code_CODE_INVALID, "it sent other bytes than those of the page")
 	}
 	return data, nil, nil
+}
+
+// writeWithPage writes a message and the bytes of the page that belongs to it.
+func writeWithPage(conn net.Conn, limit int, m proto.Message, data []byte) error {
+	if err := wire.WriteMessage(conn, limit, m); err != nil {
+		return err
+	}
+	if len(data) == 0 {
+		return nil // a pipe would wait for somebody to read nothing
+	}
+	_, err := conn.Write(data)
+	return err
 }
 
 func readReply(conn net.Conn) (*wire.PageReply, error) {

@@ -133,11 +133,7 @@ func (x *Exchange) serveGet(conn net.Conn, get *wire.PageGet) error {
 			return reply(conn, err)
 		}
 	}
-	if err := wire.WriteMessage(conn, maxReply, &wire.PageReply{Size: uint32(len(data))}); err != nil {
-		return err
-	}
-	_, err = conn.Write(data)
-	return err
+	return writeWithPage(conn, maxReply, &wire.PageReply{Size: uint32(len(data))}, data)
 }
 
 // reply answers a call with err, nil for done, and leaves the stream open.

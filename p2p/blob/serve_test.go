@@ -49,10 +49,7 @@ func TestBrokenCallsAreRefusedAndEndTheStream(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t, 1, 1)
 			conn := caller(c, "stranger")
-			if err := wire.WriteMessage(conn, maxCall, test.call); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := conn.Write(test.after); err != nil {
+			if err := writeWithPage(conn, maxCall, test.call, test.after); err != nil {
 				t.Fatal(err)
 			}
 			got, err := readReply(conn)
@@ -138,8 +135,10 @@ func TestSilentStreamsEnd(t *testing.T) {
 					c.nodes[0].Serve(c.ctx, "silent", far)
 					done <- time.Since(begin)
 				}()
-				if _, err := near.Write(test.sent); err != nil {
-					t.Fatal(err)
+				if len(test.sent) > 0 {
+					if _, err := near.Write(test.sent); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if took := <-done; took != test.in {
 					t.Errorf("the stream ended after %s, want %s", took, test.in)

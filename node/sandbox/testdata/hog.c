@@ -6,7 +6,7 @@
 int main(int argc, char **argv) {
   int want = argc > 1 ? atoi(argv[1]) : 1 << 20;
   for (int i = 0; i < want; i++) {
-    char *p = malloc(1 << 20);
+    char *volatile p = malloc(1 << 20);
     if (!p) return argc > 2 ? 0 : 3;
     memset(p, i | 1, 1 << 20);
   }

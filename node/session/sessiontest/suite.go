@@ -66,8 +66,8 @@ func refusal(t *testing.T, stream Stream) {
 	}
 }
 
-// echo answers each ReadPage with its offset.
-func echo(_ context.Context, r *wire.Request) *wire.Response {
+// Echo is a request handler that answers each ReadPage with its offset as size.
+func Echo(_ context.Context, r *wire.Request) *wire.Response {
 	return &wire.Response{Kind: &wire.Response_ReadPage{ReadPage: &wire.ReadPageResponse{Size: r.GetReadPage().GetOffset()}}}
 }
 
@@ -79,7 +79,7 @@ func calls(t *testing.T, stream Stream) {
 	a, b := stream(t)
 	pair := Connect(t, a, b)
 	Start(pair.Device, session.Handler{})
-	Start(pair.Coordinator, session.Handler{Request: echo})
+	Start(pair.Coordinator, session.Handler{Request: Echo})
 	var wg sync.WaitGroup
 	for i := range uint32(500) {
 		wg.Go(func() {
@@ -230,7 +230,7 @@ func cut(t *testing.T, stream Stream) {
 func garbage(t *testing.T, stream Stream) {
 	a, b := stream(t)
 	pair := Connect(t, a, b)
-	coordinator := Start(pair.Coordinator, session.Handler{Request: echo})
+	coordinator := Start(pair.Coordinator, session.Handler{Request: Echo})
 	go io.Copy(io.Discard, a)
 	if _, err := a.Write([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil {
 		t.Fatalf("writing: %v", err)
