@@ -2,15 +2,12 @@ package consensus
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/binary"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -148,9 +145,3 @@ func complete(job wire.JobID, device wire.DeviceID, from, n uint32) *wire.Op {
 	c.Results = &wire.Segment{Count: n, Inline: pack, Bytes: uint64(8 * n)}
 	return &wire.Op{Actor: string(device), Kind: &wire.Op_CompleteTasks{CompleteTasks: c}}
 }
-
-var (
-	_ = filepath.Join
-	_ = ed25519.Sign
-	_ = state.New
-)

@@ -146,14 +146,17 @@ type node struct {
 	dir  string
 	self identity
 	tune tuning
+	// memory is set for a node without files.
+	memory *stores
 	*Group
 
 	stop   context.CancelFunc
 	ran    chan error
 	mu     sync.Mutex
 	terms  []uint64
-	leads  int // lead calls that are under way
-	linger time.Duration
+	leads  int           // lead calls that are under way
+	linger time.Duration // how long lead takes to end
+	gaveUp error         // what lead returns at once
 	pages  []wire.Hash
 }
 
@@ -165,9 +168,23 @@ func newNode(t testing.TB, net *network, name string) *node {
 
 func newNodeIn(t testing.TB, net *network, name, dir string) *node {
 	t.Helper()
-	n := &node{t: t, net: net, dir: filepath.Join(dir, "raft"), self: newIdentity(name), tune: defaultTuning()}
+	return startNode(&node{t: t, net: net, dir: filepath.Join(dir, "raft"), self: newIdentity(name), tune: defaultTuning()})
+}
+
+// newMemoryNode opens a member whose stores are in memory, and outlive kill.
+func newMemoryNode(t testing.TB, net *network, name string) *node {
+	t.Helper()
+	log := raft.NewInmemStore()
+	return startNode(&node{
+		t: t, net: net, self: newIdentity(name), tune: defaultTuning(),
+		memory: &stores{logs: log, stable: log, snapshots: raft.NewInmemSnapshotStore()},
+	})
+}
+
+func startNode(n *node) *node {
+	n.t.Helper()
 	n.open()
-	t.Cleanup(n.kill)
+	n.t.Cleanup(n.kill)
 	return n
 }
 
@@ -185,7 +202,10 @@ func (n *node) options() Options {
 func (n *node) open() {
 	n.t.Helper()
 	o := n.options()
-	st, err := openStores(o.Dir, newRaftLog(loggerOf(o)))
+	st, err := n.memory, error(nil)
+	if st == nil {
+		st, err = openStores(o.Dir, newRaftLog(loggerOf(o)))
+	}
 	if err != nil {
 		n.t.Fatalf("opening the stores: %v", err)
 	}
@@ -213,6 +233,9 @@ func (n *node) lead(ctx context.Context, term uint64) error {
 	}
 	n.terms = append(n.terms, term)
 	n.mu.Unlock()
+	if n.gaveUp != nil {
+		return n.gaveUp
+	}
 	<-ctx.Done()
 	time.Sleep(n.linger)
 	n.mu.Lock()
@@ -284,7 +307,7 @@ func (n *node) found() *node {
 func foundation(self identity) *wire.FoundSwarm {
 	root := newIdentity("root").key
 	f := &wire.FoundSwarm{
-		RootKey: root.Public().(ed25519.PublicKey), Founder: string(self.id), Profile: profile("founder"),
+		RootKey: public(root), Founder: string(self.id), Profile: profile("founder"),
 		LeaseKey: make([]byte, 32), SwarmName: "test",
 	}
 	f.Signature = ed25519.Sign(root, wire.FoundingStatement(f))
@@ -323,20 +346,26 @@ func rename(actor, id wire.DeviceID, name string) *wire.Op {
 	}}
 }
 
+// issue makes an invite whose public keys follow from its name.
+func issue(actor wire.DeviceID, name string, role wire.Role, expiresAtMS int64) (*wire.Op, ed25519.PrivateKey) {
+	link, code := newIdentity("link "+name).key, newIdentity("code "+name).key
+	return &wire.Op{Actor: string(actor), Kind: &wire.Op_IssueInvite{IssueInvite: &wire.IssueInvite{
+		LinkKey: public(link), CodeKey: public(code), Role: role, ExpiresAtMs: expiresAtMS,
+	}}}, link
+}
+
+func public(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(ed25519.PublicKey) }
+
 // admit lets a device in as a member, by an invite of its own.
 func admit(t testing.TB, nodes []*node, founder wire.DeviceID, joiner identity) {
 	t.Helper()
-	invite := newIdentity("invite for " + string(joiner.id)).key
-	code := newIdentity("code for " + string(joiner.id)).key
 	var swarm wire.SwarmID
 	var now int64
 	nodes[0].Read(func(s *state.State) { swarm, now = s.SwarmID(), s.TimeMS() })
-	propose(t, nodes, &wire.Op{Actor: string(founder), Kind: &wire.Op_IssueInvite{IssueInvite: &wire.IssueInvite{
-		LinkKey: invite.Public().(ed25519.PublicKey), CodeKey: code.Public().(ed25519.PublicKey),
-		Role: wire.Role_ROLE_MEMBER, MaxUses: 1, ExpiresAtMs: now + time.Hour.Milliseconds(),
-	}}})
+	op, invite := issue(founder, string(joiner.id), wire.Role_ROLE_MEMBER, now+time.Hour.Milliseconds())
+	propose(t, nodes, op)
 	join := &wire.JoinRequest{
-		SwarmId: swarm.Bytes(), InviteKey: invite.Public().(ed25519.PublicKey), DeviceId: string(joiner.id),
+		SwarmId: swarm.Bytes(), InviteKey: public(invite), DeviceId: string(joiner.id),
 		Role: wire.Role_ROLE_MEMBER, Nonce: make([]byte, 32), Profile: profile("member"),
 	}
 	join.InviteSignature = ed25519.Sign(invite, wire.JoinStatement(join))
@@ -365,10 +394,15 @@ func eventually(t testing.TB, what string, cond func() bool) {
 // until the right number of them vote and the rest are standbys.
 func swarm(t testing.TB, size int) (*network, []*node) {
 	t.Helper()
+	return swarmOf(t, size, newNode)
+}
+
+func swarmOf(t testing.TB, size int, open func(testing.TB, *network, string) *node) (*network, []*node) {
+	t.Helper()
 	net := newNetwork()
-	nodes := []*node{newNode(t, net, "device 0").found()}
+	nodes := []*node{open(t, net, "device 0").found()}
 	for i := 1; i < size; i++ {
-		n := newNode(t, net, fmt.Sprintf("device %d", i))
+		n := open(t, net, fmt.Sprintf("device %d", i))
 		admit(t, nodes, nodes[0].self.id, n.self)
 		nodes = append(nodes, n)
 	}

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -77,28 +76,15 @@ func TestLeadershipLostAndRegainedIsTwoTerms(t *testing.T) {
 
 func TestRunEndsWithTheErrorOfALeadThatGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, nodes := swarm(t, 3)
-		first := leader(nodes)
-		first.stop()
-		first.finish() // hands over; another Run begins
-		eventually(t, "another leads", func() bool { return leader(others(nodes, first)) != nil })
-		ran := make(chan error, 1)
-		go func() {
-			ran <- first.Run(t.Context(), func(context.Context, uint64) error { return errTest })
-		}()
-		leader(others(nodes, first)).quit()
-		eventually(t, "another leads", func() bool { return leader(nodes) != nil })
-		if leader(nodes) != first {
-			leader(nodes).quit() // the last one cannot lead alone
-			if err := first.Close(); err != nil {
-				t.Error(err)
-			}
-			<-ran
-			t.Skip("the other one was elected")
+		n := newNode(t, newNetwork(), "founder")
+		n.gaveUp = errTest
+		if err := n.Found(t.Context(), foundation(n.self)); err != nil {
+			t.Fatal(err)
 		}
-		if err := <-ran; !errors.Is(err, errTest) {
+		if err := <-n.ran; !errors.Is(err, errTest) {
 			t.Errorf("Run returned %v, want %v", err, errTest)
 		}
+		n.ran = nil
 	})
 }
 

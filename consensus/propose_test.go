@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,21 +26,14 @@ func TestConcurrentProposalsShareEntriesAndGetTheirOwnResults(t *testing.T) {
 		var wait sync.WaitGroup
 		for i := range callers {
 			wait.Go(func() {
-				key := newIdentity(fmt.Sprintf("link %d", i)).key.Public().(ed25519.PublicKey)
-				code := newIdentity(fmt.Sprintf("code %d", i)).key.Public().(ed25519.PublicKey)
-				result, err := first.Propose(t.Context(), term, &wire.Op{
-					Actor: string(first.self.id),
-					Kind: &wire.Op_IssueInvite{IssueInvite: &wire.IssueInvite{
-						LinkKey: key, CodeKey: code, Role: wire.Role_ROLE_WORKER,
-						ExpiresAtMs: time.Now().Add(time.Hour).UnixMilli(),
-					}},
-				})
+				op, link := issue(first.self.id, fmt.Sprint(i), wire.Role_ROLE_WORKER, time.Now().Add(time.Hour).UnixMilli())
+				result, err := first.Propose(t.Context(), term, op)
 				if err != nil {
 					t.Errorf("proposal %d: %v", i, err)
 					return
 				}
 				first.Read(func(s *state.State) {
-					if invite := s.InviteByKey(key); invite == nil || invite.ID != result.ID {
+					if invite := s.InviteByKey(public(link)); invite == nil || invite.ID != result.ID {
 						t.Errorf("proposal %d got another's result: %q", i, result.ID)
 					}
 				})

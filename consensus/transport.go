@@ -15,6 +15,8 @@ import (
 // standby must not get a vote before its log has caught up.
 type transport struct {
 	*raft.NetworkTransport
+	leads   func(term uint64) bool
+	closing <-chan struct{}
 
 	mu        sync.Mutex
 	term      uint64 // the term that followers are about
@@ -29,8 +31,18 @@ type follower struct {
 	contact time.Time
 }
 
-func newTransport(s *streams, logger *raftLog) *transport {
+const (
+	// contactTick is how often a held message looks for a sign of life.
+	contactTick = 50 * time.Millisecond
+	// maxHold bounds how long one is held: raft does not see meanwhile that the
+	// server was removed.
+	maxHold = time.Minute
+)
+
+func newTransport(g *Group, s *streams, logger *raftLog) *transport {
 	return &transport{
+		leads:   g.leads,
+		closing: g.closing,
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream:          s,
 			MaxPool:         3,
@@ -42,8 +54,42 @@ func newTransport(s *streams, logger *raftLog) *transport {
 	}
 }
 
-// AppendEntries sends entries or a heartbeat, and notes the answer.
+// AppendEntries sends entries or a heartbeat, and notes the answer. Entries that
+// did not arrive are sent again when a heartbeat has: raft itself backs off to
+// 10 s, and for so long a follower that is back would not count.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	err := t.append(id, target, args, resp)
+	if err != nil && !isHeartbeat(args) && t.awaitContact(id, args.Term) {
+		return t.append(id, target, args, resp)
+	}
+	return err
+}
+
+// isHeartbeat tells raft's heartbeats by the same mark as raft does.
+func isHeartbeat(args *raft.AppendEntriesRequest) bool {
+	return args.PrevLogEntry == 0 && args.PrevLogTerm == 0 && len(args.Entries) == 0 && args.LeaderCommitIndex == 0
+}
+
+// awaitContact waits until a server answers again. False: it did not within
+// maxHold, or this node leads in that term no more, or is closing.
+func (t *transport) awaitContact(id raft.ServerID, term uint64) bool {
+	start := time.Now()
+	tick := time.NewTicker(contactTick)
+	defer tick.Stop()
+	for time.Since(start) < maxHold && t.leads(term) {
+		select {
+		case <-tick.C:
+		case <-t.closing:
+			return false
+		}
+		if t.follower(wire.DeviceID(id), term).contact.After(start) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *transport) append(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term <= args.Term {
 		matched := uint64(0)

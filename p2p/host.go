@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/gologshim"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -25,6 +26,11 @@ const (
 	// ProtocolRaft carries the Raft group's RPCs; see Host.RaftStreams.
 	ProtocolRaft = "/ostrich/raft/1"
 )
+
+// SetLibraryLog sends what libp2p itself logs to a handler instead of to stderr.
+// It holds for the whole process and must come before the first host: main calls
+// it, once.
+func SetLibraryLog(handler slog.Handler) { gologshim.SetDefaultHandler(handler) }
 
 // Config says what a Host is.
 type Config struct {

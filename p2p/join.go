@@ -79,11 +79,11 @@ func acceptJoin(ctx context.Context, s *Stream, swarm wire.SwarmID,
 	rand.Read(nonce)
 	challenge := &wire.JoinChallenge{Version: wire.JoinVersion, SwarmId: swarm.Bytes(), Nonce: nonce}
 	if err := wire.WriteMessage(s, wire.MaxJoinMessage, challenge); err != nil {
-		return nil, err
+		return nil, brokenJoin(s, err)
 	}
 	req := &wire.JoinRequest{}
 	if err := wire.ReadMessage(s, wire.MaxJoinMessage, req); err != nil {
-		return nil, err
+		return nil, brokenJoin(s, err)
 	}
 	if err := checkJoin(req, challenge, s.Remote()); err != nil {
 		return nil, err
@@ -223,8 +223,8 @@ func requestJoin(s *Stream, sign func(nonce []byte) (*wire.JoinRequest, error)) 
 	return answer.GetAdmitted(), nil
 }
 
-// brokenJoin classes an error of the stream: what is not a refusal is a member
-// that went away.
+// brokenJoin classes an error of the stream: what is not a refusal is the other
+// side gone, or too slow.
 func brokenJoin(s *Stream, err error) error {
 	var coded *wire.CodedError
 	if errors.As(err, &coded) {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	SetLibraryLog(slog.DiscardHandler)
 	goleak.VerifyTestMain(m)
 }
 

@@ -47,13 +47,21 @@ func newPlanner(devices []Device) *planner {
 	for i := range devices {
 		d := &devices[i]
 		if d.Slots > 0 {
-			p.devices = append(p.devices, &device{Device: d, weight: max(d.Weight, 0.1)})
+			p.devices = append(p.devices, &device{Device: d, weight: sane(d.Weight)})
 		}
 	}
 	slices.SortStableFunc(p.devices, func(a, b *device) int {
 		return cmp.Or(cmp.Compare(b.weight, a.weight), cmp.Compare(a.ID, b.ID))
 	})
 	return p
+}
+
+// sane keeps a weight that was measured badly from spoiling the plan.
+func sane(weight float64) float64 {
+	if !(weight >= 0.1) { // NaN too
+		return 0.1
+	}
+	return min(weight, 1e6)
 }
 
 // level plans for the jobs of one priority, oldest first. What higher levels
@@ -173,15 +181,18 @@ func (p *planner) give(s *share, t *task, device, n int) {
 }
 
 // crumbs gives what equal parts were too small for, one task after another, to
-// the submitters in turn, beginning with the one that has least.
+// the submitters in turn, beginning with the one that has least. A device gets
+// as many as make a quota, or one of each submitter.
 func (p *planner) crumbs(shares []*share) {
 	turn := slices.Clone(shares)
 	slices.SortStableFunc(turn, func(a, b *share) int { return cmp.Compare(a.usage, b.usage) })
 	at := 0
 	for i, d := range p.devices {
-		for misses := 0; misses < len(turn) && d.load < 1-slack; at++ {
+		misses, gave := 0, 0
+		for ; misses < len(turn) && gave < len(turn)+minQuota && d.load < 1-slack; at++ {
 			if p.crumb(turn[at%len(turn)], i) {
 				misses = 0
+				gave++
 			} else {
 				misses++
 			}

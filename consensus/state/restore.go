@@ -215,7 +215,7 @@ func (d *decoder) segments(s *State, j *Job) {
 				d.check(checkSegment(g.wire))
 			}
 			d.expect(g.wire.GetFirst() == g.first, "segments are out of order")
-			g.count, g.print = g.wire.GetCount(), fingerprint(g.wire)
+			g.count = g.wire.GetCount()
 		} else {
 			g.count = uint32(d.limited("the size of a segment", wire.MaxPackItems))
 			g.print = d.uint()
@@ -225,6 +225,7 @@ func (d *decoder) segments(s *State, j *Job) {
 			return
 		}
 		if g.wire != nil {
+			g.print = fingerprint(g.wire)
 			eachSegmentPage(g.wire, s.pages.name)
 		}
 		j.total += g.count

@@ -100,18 +100,37 @@ func (q *jobQueue) schedulable(ready int) scheduler.Job {
 	}
 }
 
-// carryOut leases what a grant says, as far as the job has it.
+// carryOut leases what a grant says. Tasks that the device has failed go to
+// others that have room for them instead.
 func (c *Coordinator) carryOut(v scheduler.View, g scheduler.Grant, now time.Time) {
-	q, d := c.jobs[g.Job], c.devices[g.Device]
-	if len(d.grants) == cap(d.grants) {
-		return
+	q := c.jobs[g.Job]
+	eligible := c.eligible(v, q)
+	left := g.Tasks - c.leaseTo(q, c.devices[g.Device], g.Tasks, eligible)
+	job := q.schedulable(0)
+	for _, d := range v.Devices {
+		if left == 0 || q.ready(now) == 0 {
+			return
+		}
+		if d.ID == g.Device || !scheduler.Eligible(d, job) {
+			continue
+		}
+		known, ok := q.taskTime[d.ID]
+		room := scheduler.Quota(d, known, ok) - d.InFlight[q.id]
+		left -= c.leaseTo(q, c.devices[d.ID], min(left, room), eligible)
 	}
-	indexes := q.take(d.id, g.Tasks, c.eligible(v, q), now)
-	if len(indexes) == 0 {
-		return
+}
+
+// leaseTo leases up to n tasks of a job to a device, and returns how many.
+func (c *Coordinator) leaseTo(q *jobQueue, d *device, n, eligible int) int {
+	if n <= 0 || len(d.grants) == cap(d.grants) {
+		return 0
 	}
-	d.hold(q.id, len(indexes))
-	d.grants <- grant{q.id, indexes}
+	indexes := q.take(d.id, n, eligible, time.Now())
+	if len(indexes) > 0 {
+		d.hold(q.id, len(indexes))
+		d.grants <- grant{q.id, indexes}
+	}
+	return len(indexes)
 }
 
 // eligible counts the devices that can run a job's tasks.

@@ -78,33 +78,29 @@ func (c *Coordinator) View() *wire.View {
 	return v
 }
 
-// stats adds up the jobs.
+// stats joins the totals of the replicated state, which count over the life of
+// the swarm, with what runs now.
 func (c *Coordinator) stats() *wire.Stats {
 	st := &wire.Stats{GlobalThrottle: 100}
 	c.cfg.Group.Read(func(s *state.State) {
-		for _, j := range s.Jobs() {
-			st.TotalJobs++
-			st.TotalTasks += uint64(j.Total())
-			st.CompletedTasks += uint64(j.Completed())
-			st.FailedTasks += uint64(j.Failed())
-			if j.Ended() {
-				st.CompletedJobs++
-			} else {
-				st.PendingTasks += uint64(j.Total()) - uint64(j.Completed()) - uint64(j.Failed())
-			}
-		}
+		all := s.Stats()
+		st.TotalJobs = all.JobsTotal
+		st.CompletedJobs = all.JobsDone + all.JobsFailed + all.JobsCancelled
+		st.PendingJobs = all.JobsOpen
+		st.TotalTasks = all.TasksTotal
+		st.PendingTasks = all.TasksPending
+		st.CompletedTasks = all.TasksCompleted
+		st.FailedTasks = all.TasksFailed
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, q := range c.jobs {
-		active := uint64(len(q.leased) + len(q.recording))
-		st.ActiveTasks += active
-		if active > 0 {
+		if active := uint64(len(q.leased) + len(q.recording)); active > 0 {
+			st.ActiveTasks += active
 			st.ActiveJobs++
-		} else {
-			st.PendingJobs++
 		}
 	}
+	st.PendingJobs -= min(st.PendingJobs, st.ActiveJobs)
 	st.PendingTasks -= min(st.PendingTasks, st.ActiveTasks)
 	st.GlobalVelocity = c.done.rate(time.Now())
 	return st

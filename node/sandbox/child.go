@@ -45,9 +45,10 @@ func ChildMain(_ []string, in io.Reader, out io.Writer) int {
 		return 1
 	}
 	c := &server{engine: e, out: newOutbox(out), frames: make(chan frame, childQueue)}
-	c.out.add(true, func(b []byte) []byte { return appendFrame(b, frameReady) })
-	go c.read(r)
-	err = c.serve()
+	if err = c.tell(frameReady, ""); err == nil {
+		go c.read(r)
+		err = c.serve()
+	}
 	c.out.close()
 	fmt.Fprintln(os.Stderr, err)
 	return 1
@@ -107,7 +108,7 @@ func (c *server) load(body []byte) error {
 		return errFrame
 	}
 	hash, path := wire.Hash(body[:32]), string(body[32:])
-	if c.program = c.engine.cached(hash); c.program != nil {
+	if c.program = c.engine.kept(hash); c.program != nil {
 		return nil
 	}
 	if err := c.tell(frameCompiling, ""); err != nil {
@@ -151,7 +152,7 @@ func (c *server) run(body []byte) error {
 // check compiles a program and says what is wrong with it.
 func (c *server) check(path string) error {
 	module, hash, err := readModule(path)
-	if err == nil && c.engine.cached(hash) == nil {
+	if err == nil && c.engine.kept(hash) == nil {
 		_, err = c.engine.compile(hash, module)
 	}
 	if err != nil {

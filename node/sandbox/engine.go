@@ -31,7 +31,7 @@ const (
 	// dataAllowance is what a child may use beyond a program's memory: Go's heap
 	// (64 MiB at the least), the program's stack (up to 150 MiB), its tables, and
 	// the programs that are kept.
-	dataAllowance = 1 << 30
+	dataAllowance = 768 << 20
 	// compileFactor bounds the memory for compiling, in bytes for each byte of
 	// the program, besides dataAllowance.
 	compileFactor = 256
@@ -47,6 +47,7 @@ const features = api.CoreFeaturesV2 | experimental.CoreFeaturesTailCall | experi
 type program struct {
 	hash   wire.Hash
 	size   int
+	rt     wazero.Runtime
 	module wazero.CompiledModule
 	// minimum is the memory that it begins with, in bytes.
 	minimum uint64
@@ -61,7 +62,9 @@ type program struct {
 // between tasks, within the calls that programs make, and while it compiles.
 type engine struct {
 	ctx      context.Context
-	rt       wazero.Runtime
+	cacheDir string
+	cached   wazero.Runtime // keeps what it compiles in cacheDir; nil without one
+	plain    wazero.Runtime
 	config   wazero.ModuleConfig
 	host     *host
 	arena    arena
@@ -77,25 +80,33 @@ func newEngine(cacheDir string) (*engine, error) {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(math.MaxInt64)
 	e := &engine{
-		config: wazero.NewModuleConfig().WithName("").WithStartFunctions(),
-		host:   &host{stdout: &sink{}, stderr: &tail{}},
-		sample: []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}},
+		cacheDir: cacheDir,
+		config:   wazero.NewModuleConfig().WithName("").WithStartFunctions(),
+		host:     &host{stdout: &sink{}, stderr: &tail{}},
+		sample:   []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}},
 	}
 	e.host.breath = e.breathe
 	e.ctx = experimental.WithMemoryAllocator(context.Background(), &e.arena)
 	config := wazero.NewRuntimeConfig().WithCoreFeatures(features).WithDebugInfoEnabled(false)
-	if cacheDir != "" {
-		cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
-		if err != nil {
-			return nil, fmt.Errorf("the folder %s for compiled programs cannot be used: %w", cacheDir, err)
-		}
-		config = config.WithCompilationCache(cache)
+	var err error
+	if e.plain, err = e.newRuntime(config); err != nil || cacheDir == "" {
+		return e, err
 	}
-	e.rt = wazero.NewRuntimeWithConfig(e.ctx, config)
-	if _, err := e.host.hostModule(e.rt).Instantiate(e.ctx); err != nil {
-		return nil, fmt.Errorf("WASI cannot be set up: %w", err)
+	// Without its folder the engine works all the same, only slower.
+	if cache, err := wazero.NewCompilationCacheWithDir(cacheDir); err == nil {
+		e.cached, err = e.newRuntime(config.WithCompilationCache(cache))
+		return e, err
 	}
 	return e, nil
+}
+
+// newRuntime returns a runtime whose programs can call e.host.
+func (e *engine) newRuntime(config wazero.RuntimeConfig) (wazero.Runtime, error) {
+	rt := wazero.NewRuntimeWithConfig(e.ctx, config)
+	if _, err := e.host.hostModule(rt).Instantiate(e.ctx); err != nil {
+		return nil, fmt.Errorf("WASI cannot be set up: %w", err)
+	}
+	return rt, nil
 }
 
 // breathe collects garbage if there is enough of it.
@@ -111,8 +122,8 @@ func (e *engine) heap() uint64 {
 	return e.sample[0].Value.Uint64()
 }
 
-// cached returns the compiled program with that hash, nil if it is not kept.
-func (e *engine) cached(hash wire.Hash) *program {
+// kept returns the compiled program with that hash, nil if it is not kept.
+func (e *engine) kept(hash wire.Hash) *program {
 	for i, p := range e.programs {
 		if p.hash == hash {
 			copy(e.programs[i:], e.programs[i+1:])
@@ -130,8 +141,17 @@ func readModule(path string) ([]byte, wire.Hash, error) {
 		return nil, wire.Hash{}, err
 	}
 	defer file.Close()
-	module, err := io.ReadAll(io.LimitReader(file, wire.MaxProgram+1))
-	if err != nil {
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+		return nil, wire.Hash{}, err
+	case !info.Mode().IsRegular():
+		return nil, wire.Hash{}, errors.New("it is not a regular file")
+	case info.Size() > wire.MaxProgram:
+		return nil, wire.Hash{}, fmt.Errorf("it has %d bytes: a program has at most %s", info.Size(), bytesText(wire.MaxProgram))
+	}
+	module := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, module); err != nil {
 		return nil, wire.Hash{}, err
 	}
 	return module, sha256.Sum256(module), nil
@@ -153,19 +173,36 @@ func (e *engine) compile(hash wire.Hash, module []byte) (p *program, err error) 
 		runtime.GC()
 		e.floor = e.heap()
 	}()
-	ctx := experimental.WithCompilationWorkers(e.ctx, runtime.GOMAXPROCS(0))
-	compiled, err := e.rt.CompileModule(ctx, module)
-	if err != nil {
+	p = &program{hash: hash, size: len(module)}
+	if err := e.translate(p, module); err != nil {
 		return nil, fmt.Errorf("it is not a valid WebAssembly module: %s", cut(firstLine(err.Error()), 300))
 	}
-	if err := examine(compiled); err != nil {
-		_ = compiled.Close(e.ctx)
+	if err := examine(p.module); err != nil {
+		_ = p.module.Close(e.ctx)
 		return nil, err
 	}
-	minimum := uint64(compiled.ExportedMemories()[memoryName].Min()) * wasmPage
-	p = &program{hash: hash, size: len(module), module: compiled, minimum: minimum}
+	p.minimum = uint64(p.module.ExportedMemories()[memoryName].Min()) * wasmPage
 	e.keep(p)
 	return p, nil
+}
+
+// translate has wazero compile a module, or find it in its folder.
+func (e *engine) translate(p *program, module []byte) (err error) {
+	ctx := experimental.WithCompilationWorkers(e.ctx, runtime.GOMAXPROCS(0))
+	if p.rt = e.cached; p.rt != nil {
+		if p.module, err = p.rt.CompileModule(ctx, module); err == nil {
+			return nil
+		}
+		if strings.HasPrefix(err.Error(), "compilationcache: ") {
+			// A file there is damaged, and nothing tells which.
+			pruneCache(e.cacheDir, -1)
+		}
+	}
+	// Whatever is wrong with the folder, a full disk perhaps, is not the
+	// program's fault.
+	p.rt = e.plain
+	p.module, err = p.rt.CompileModule(ctx, module)
+	return err
 }
 
 // keep adds p to the programs, and lets go of the oldest ones.
@@ -231,7 +268,7 @@ func (e *engine) call(p *program, t *task) (err error) {
 	}
 	defer stdin.close()
 	e.host.stdin = stdin
-	module, err := e.rt.InstantiateModule(e.ctx, p.module, e.config)
+	module, err := p.rt.InstantiateModule(e.ctx, p.module, e.config)
 	if err != nil {
 		return err
 	}

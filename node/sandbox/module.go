@@ -10,8 +10,6 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-
-	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 const (
@@ -22,10 +20,7 @@ const (
 // inspect reports why the bytes cannot be a WASI preview 1 command module, as
 // far as that shows before it is compiled.
 func inspect(module []byte) error {
-	switch {
-	case len(module) > wire.MaxProgram:
-		return fmt.Errorf("it has %d bytes: a program has at most %s", len(module), bytesText(wire.MaxProgram))
-	case len(module) < 8 || string(module[:4]) != "\x00asm":
+	if len(module) < 8 || string(module[:4]) != "\x00asm" {
 		return notWasm(module)
 	}
 	version, layer := binary.LittleEndian.Uint16(module[4:]), binary.LittleEndian.Uint16(module[6:])

@@ -36,6 +36,7 @@ type child struct {
 // startChild starts a child. start runs the command on a thread that lives as
 // long as the pool.
 func startChild(o Options, start func(*exec.Cmd) error) (*child, error) {
+	pruneCache(o.CacheDir, maxCache)
 	childIn, in, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("no pipe for a sandbox child: %w", err)

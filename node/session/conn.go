@@ -52,6 +52,7 @@ type Conn struct {
 	ended   chan struct{} // closed when the session has an outcome
 	written chan struct{} // closed when the writer has returned
 	closing atomic.Bool   // this side has called Close
+	leaving atomic.Bool   // this side is saying goodbye
 	once    sync.Once
 	reason  error // the outcome; set before ended is closed
 }
@@ -128,6 +129,7 @@ func (c *Conn) Close(reason string, redial bool) error {
 // leave gives the other side a short time to take a goodbye, then ends the
 // session with err as its outcome.
 func (c *Conn) leave(err error, goodbye *wire.Goodbye) {
+	c.leaving.Store(true)
 	c.out.seal(&wire.Frame{Kind: &wire.Frame_Goodbye{Goodbye: goodbye}})
 	timer := time.NewTimer(goodbyeLimit)
 	defer timer.Stop()
@@ -183,6 +185,9 @@ func (c *Conn) write() {
 // goodbye that the other side may have sent before it closed the stream.
 func (c *Conn) writeFailed(err error) {
 	c.out.seal(nil)
+	if c.leaving.Load() {
+		return
+	}
 	timer := time.NewTimer(goodbyeLimit)
 	defer timer.Stop()
 	select {

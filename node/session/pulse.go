@@ -104,7 +104,7 @@ func (p *pulse) watch(done <-chan struct{}, ping, quiet func()) error {
 		if w := time.Duration(p.writing.Load()); w != 0 && now-w >= stallLimit {
 			return ErrStalled
 		}
-		if heard > pinged {
+		if heard >= pinged {
 			pinged = 0
 		}
 		limit := pingIdle

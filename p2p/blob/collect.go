@@ -35,9 +35,7 @@ func (x *Exchange) collectLoop(ctx context.Context) {
 		}
 		pause := tidyEvery
 		switch now := time.Now(); {
-		case x.cfg.Current == nil:
-			x.notices.takeReleased()
-		case !x.cfg.Current():
+		case x.cfg.Current == nil || !x.cfg.Current():
 			pause = currentEvery
 		default:
 			x.dropReleased()
@@ -57,8 +55,9 @@ func (x *Exchange) collectLoop(ctx context.Context) {
 // dropReleased deletes the released pages that nothing names, unless somebody
 // put them again: what he puts he is about to name.
 func (x *Exchange) dropReleased() {
-	for _, h := range x.notices.takeReleased() {
+	for _, h := range x.notices.allReleased() {
 		x.drop(h, func(time.Time) bool { return !x.cfg.Names(h) && !x.wasPutAgain(h) })
+		x.notices.settle(h)
 	}
 }
 

@@ -197,7 +197,7 @@ func (x *Exchange) space(reserve uint64) error {
 // keep writes the page, which somebody asked to be kept, to this node's disk.
 func (x *Exchange) keep(h wire.Hash, data []byte) error {
 	return x.cfg.Store.put(h, data, func(existed bool) {
-		if existed || x.cfg.Names(h) {
+		if existed || x.cfg.Names(h) || x.notices.isReleased(h) {
 			x.putAgain(h)
 		}
 	})

@@ -2,6 +2,8 @@ package blob
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,14 +38,14 @@ type notices struct {
 	mu       sync.Mutex
 	named    []wire.Hash
 	lost     bool // named was full
-	released []wire.Hash
+	released map[wire.Hash]struct{}
 
 	newNamed    chan struct{}
 	newReleased chan struct{}
 }
 
 func newNotices() notices {
-	return notices{newNamed: make(chan struct{}, 1), newReleased: make(chan struct{}, 1)}
+	return notices{released: map[wire.Hash]struct{}{}, newNamed: make(chan struct{}, 1), newReleased: make(chan struct{}, 1)}
 }
 
 // Pages tells of the pages that the state has begun to name and of those that
@@ -62,7 +64,9 @@ func (x *Exchange) Pages(named, released []wire.Hash) {
 	}
 	if len(released) > 0 {
 		// Those for which there is no room go when they are a day old.
-		n.released = append(n.released, released[:min(len(released), maxNotices-len(n.released))]...)
+		for _, h := range released[:min(len(released), maxNotices-len(n.released))] {
+			n.released[h] = struct{}{}
+		}
 		signal(n.newReleased)
 	}
 }
@@ -84,12 +88,26 @@ func (n *notices) takeNamed() (named []wire.Hash, lost bool) {
 	return named, lost
 }
 
-func (n *notices) takeReleased() []wire.Hash {
+// allReleased returns the pages that were released and not yet looked at.
+func (n *notices) allReleased() []wire.Hash {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	released := n.released
-	n.released = nil
-	return released
+	return slices.Collect(maps.Keys(n.released))
+}
+
+// isReleased reports whether the page was released and not yet looked at.
+func (n *notices) isReleased(h wire.Hash) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, ok := n.released[h]
+	return ok
+}
+
+// settle forgets that the page was released.
+func (n *notices) settle(h wire.Hash) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.released, h)
 }
 
 // Run keeps the store as the replicated state wants it, until ctx ends; then it

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // CodedError is an error with a class that survives the wire: Error on one
@@ -33,17 +34,21 @@ func CodeOf(err error) Code {
 	return Code_CODE_INTERNAL
 }
 
+// maxErrorBytes bounds the text of an error on the wire.
+const maxErrorBytes = 1000
+
 // EncodeError returns err as it crosses the wire; nil for nil. The text is cut
-// to 1,000 bytes.
+// to 1,000 bytes, and what is not UTF-8 in it, which no message may carry,
+// becomes question marks.
 func EncodeError(err error) *Error {
 	if err == nil {
 		return nil
 	}
 	text := err.Error()
-	if len(text) > 1000 {
-		text = text[:1000]
+	if len(text) > maxErrorBytes {
+		text = text[:maxErrorBytes]
 	}
-	return &Error{Code: CodeOf(err), Text: text}
+	return &Error{Code: CodeOf(err), Text: strings.ToValidUTF8(text, "?")}
 }
 
 // DecodeError is the inverse of EncodeError.

@@ -27,8 +27,15 @@ func NewDeviceID(key ed25519.PublicKey) DeviceID {
 	return DeviceID(base58.Encode(append(bytes.Clone(peerIDPrefix), key...)))
 }
 
+// deviceIDSize is the length of every ID: the prefix's leading bytes leave no
+// other.
+const deviceIDSize = 52
+
 // PublicKey returns the key that the ID names, or an error if it names none.
 func (id DeviceID) PublicKey() (ed25519.PublicKey, error) {
+	if len(id) != deviceIDSize { // decoding takes time that grows with the square
+		return nil, fmt.Errorf("%.60q is not the ID of an Ed25519 key", string(id))
+	}
 	raw, err := base58.Decode(string(id))
 	if err != nil || len(raw) != len(peerIDPrefix)+ed25519.PublicKeySize || !bytes.HasPrefix(raw, peerIDPrefix) {
 		return nil, fmt.Errorf("%q is not the ID of an Ed25519 key", string(id))
@@ -52,10 +59,14 @@ func NewJobID() JobID {
 }
 
 // Check reports why the ID cannot be a job's: it has 1 to 64 letters, digits,
-// dots, hyphens and underscores.
+// dots, hyphens and underscores, and does not begin with a dot, so that it can
+// name a file.
 func (id JobID) Check() error {
 	if len(id) < 1 || len(id) > 64 {
 		return errors.New("a job's ID has 1 to 64 characters")
+	}
+	if id[0] == '.' {
+		return errors.New("a job's ID does not begin with a dot")
 	}
 	for _, r := range id {
 		if !strings.ContainsRune("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-", r) {

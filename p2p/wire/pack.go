@@ -39,17 +39,17 @@ func PackItemSize(length int) int {
 }
 
 // DecodePack returns the items of a pack, which share b's memory. Anything that
-// EncodePack does not write is an error, and costs no allocation beyond the
-// size of b.
+// EncodePack does not write is an error. It allocates one slice of the items,
+// of which there are no more than b has bytes and than MaxPackItems.
 func DecodePack(b []byte) ([][]byte, error) {
-	n, used := binary.Uvarint(b)
+	n, used := packUvarint(b)
 	if used <= 0 || n > MaxPackItems || n > uint64(len(b)) {
 		return nil, Errorf(Code_CODE_INVALID, "a damaged pack: its number of items")
 	}
 	lengths := b[used:]
 	rest := lengths
 	for range n {
-		_, used := binary.Uvarint(rest)
+		_, used := packUvarint(rest)
 		if used <= 0 {
 			return nil, Errorf(Code_CODE_INVALID, "a damaged pack: the length of an item")
 		}
@@ -69,6 +69,16 @@ func DecodePack(b []byte) ([][]byte, error) {
 		return nil, Errorf(Code_CODE_INVALID, "a damaged pack: %d bytes after its items", len(rest))
 	}
 	return items, nil
+}
+
+// packUvarint is binary.Uvarint for the shortest form alone: one list of items
+// has one pack. used is not positive where there is none.
+func packUvarint(b []byte) (v uint64, used int) {
+	v, used = binary.Uvarint(b)
+	if used > 1 && b[used-1] == 0 {
+		return 0, 0
+	}
+	return v, used
 }
 
 // PackItem returns item i of a pack without decoding the others' places.

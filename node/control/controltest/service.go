@@ -36,6 +36,8 @@ type Service struct {
 	Reverse bool
 	// Hold keeps results from being recorded until the job's inputs are closed.
 	Hold bool
+	// Discard forgets the bytes of large inputs, for tests of memory.
+	Discard bool
 	// Before and After, if not nil, are called around each call with its name
 	// and its number, from 1, among those of that name. An error is the call's
 	// answer: before it does anything, or although it has.

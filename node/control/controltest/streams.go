@@ -44,8 +44,11 @@ func (s *Service) PutProgram(_ context.Context, in *connect.ClientStream[wire.Pu
 // PutBlob takes a large input. Its one "page" is the whole.
 func (s *Service) PutBlob(_ context.Context, in *connect.ClientStream[wire.PutBlobRequest]) (*connect.Response[wire.PutBlobResponse], error) {
 	var data []byte
+	var size uint64
 	for in.Receive() {
-		data = append(data, in.Msg().GetData()...)
+		if size += uint64(len(in.Msg().GetData())); !s.Discard {
+			data = append(data, in.Msg().GetData()...)
+		}
 	}
 	if err := in.Err(); err != nil {
 		return nil, err
@@ -53,7 +56,7 @@ func (s *Service) PutBlob(_ context.Context, in *connect.ClientStream[wire.PutBl
 	return call(s, "PutBlob", func() (*wire.PutBlobResponse, error) {
 		h := wire.HashOf(data)
 		s.blobs[h] = data
-		return &wire.PutBlobResponse{Blob: &wire.Blob{Size: uint64(len(data)), Pages: [][]byte{h[:]}}}, nil
+		return &wire.PutBlobResponse{Blob: &wire.Blob{Size: size, Pages: [][]byte{h[:]}}}, nil
 	})
 }
 

@@ -61,6 +61,8 @@ func Connect(t testing.TB, a, b io.ReadWriteCloser) Pair {
 		t.Fatalf("the handshake: device %v, coordinator %v", err, coordinator.err)
 	}
 	t.Cleanup(func() {
+		a.Close()
+		b.Close()
 		device.Close("the test is over", false)
 		coordinator.conn.Close("the test is over", false)
 	})

@@ -1,5 +1,5 @@
 // render computes a tile of a picture: the Mandelbrot set in the valley of the
-// seahorses, coloured smoothly, four samples a pixel. It reads
+// seahorses, coloured smoothly, nine samples a pixel. It reads
 // "X Y WIDTH HEIGHT TOTAL_WIDTH TOTAL_HEIGHT" (pixels; X and Y from the top
 // left) from stdin and writes WIDTH × HEIGHT × 3 bytes: red, green and blue of
 // each pixel, row by row. A tile of 64 × 64 takes some 10 to 40 ms.
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LIMIT = 700, COLOURS = 1024, SIDE = 2 };
+enum { LIMIT = 700, COLOURS = 1024, SIDE = 3 };
 
 static const double centre_x = -0.743643, centre_y = 0.131826, span = 0.0105;
 static float palette[COLOURS][3];

@@ -1,0 +1,369 @@
+package coordinator_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/node/coordinator"
+	"github.com/ostrich-legs/ostrich/node/session"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// oneGroup is a Raft group of one: what is proposed is applied at once.
+type oneGroup struct {
+	mu    sync.RWMutex
+	state *state.State
+	term  uint64
+	now   func() time.Time
+	fail  error // what Propose answers instead, when set
+}
+
+func (g *oneGroup) Propose(_ context.Context, term uint64, op *wire.Op) (state.OpResult, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.fail != nil {
+		return state.OpResult{}, g.fail
+	}
+	out := g.state.Apply(g.term, &wire.Command{Format: state.Format, Term: term, TimeMs: g.now().UnixMilli(), Ops: []*wire.Op{op}})
+	return out.Results[0], out.Results[0].Err
+}
+
+func (g *oneGroup) Read(f func(*state.State)) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	f(g.state)
+}
+
+func (g *oneGroup) Verify(context.Context) error { return nil }
+func (g *oneGroup) Voters() []wire.DeviceID      { return nil }
+func (g *oneGroup) setFail(err error)            { g.mu.Lock(); g.fail = err; g.mu.Unlock() }
+func (g *oneGroup) do(t *testing.T, op *wire.Op) state.OpResult {
+	t.Helper()
+	r, err := g.Propose(t.Context(), g.term, op)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// memoryPages keeps pages in memory.
+type memoryPages struct {
+	mu    sync.Mutex
+	pages map[wire.Hash][]byte
+}
+
+func (p *memoryPages) PutReserved(_ context.Context, data []byte) (wire.Hash, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := wire.HashOf(data)
+	p.pages[h] = data
+	return h, nil
+}
+
+func (p *memoryPages) Get(_ context.Context, h wire.Hash) ([]byte, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b, ok := p.pages[h]; ok {
+		return b, nil
+	}
+	return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "no page %v", h)
+}
+
+// harness is a coordinator over a group of one, and what it said.
+type harness struct {
+	t       *testing.T
+	group   *oneGroup
+	pages   *memoryPages
+	founder session.Identity
+	invite  map[wire.Role]ed25519.PrivateKey
+	c       *coordinator.Coordinator
+	ctx     context.Context
+	end     func()
+
+	mu    sync.Mutex
+	lines []*wire.LogLine
+}
+
+// seededKey makes a key of a number: tests are the same at every run.
+func seededKey(n byte) ed25519.PrivateKey {
+	seed := make([]byte, ed25519.SeedSize)
+	for i := range seed {
+		seed[i] = n
+	}
+	return ed25519.NewKeyFromSeed(seed)
+}
+
+func identity(n byte) session.Identity {
+	key := seededKey(n)
+	return session.Identity{ID: wire.NewDeviceID(key.Public().(ed25519.PublicKey)), Key: key}
+}
+
+func newHarness(t *testing.T) *harness {
+	t.Helper()
+	h := &harness{
+		t:       t,
+		group:   &oneGroup{state: state.New(), term: 1, now: time.Now},
+		pages:   &memoryPages{pages: make(map[wire.Hash][]byte)},
+		founder: identity(1),
+		invite:  make(map[wire.Role]ed25519.PrivateKey),
+	}
+	root := seededKey(250)
+	found := &wire.FoundSwarm{
+		RootKey: root.Public().(ed25519.PublicKey), Founder: string(h.founder.ID), Profile: profile("founder"),
+		LeaseKey: make([]byte, 32), SwarmName: "test",
+	}
+	found.Signature = ed25519.Sign(root, wire.FoundingStatement(found))
+	h.group.do(t, &wire.Op{Actor: string(h.founder.ID), Kind: &wire.Op_FoundSwarm{FoundSwarm: found}})
+	h.lead()
+	return h
+}
+
+// lead begins a new term with a new coordinator, after ending the old one.
+func (h *harness) lead() {
+	h.t.Helper()
+	if h.end != nil {
+		h.end()
+		h.group.term++
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.ctx = ctx
+	h.c = coordinator.New(coordinator.Config{
+		Identity: h.founder,
+		Group:    h.group,
+		Pages:    h.pages,
+		Peers:    func([]wire.DeviceID) []*wire.Peer { return nil },
+		Publish: func(l *wire.LogLine) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.lines = append(h.lines, l)
+		},
+		Log: slog.New(slog.DiscardHandler),
+	}, h.group.term)
+	begun, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- h.c.Run(ctx, func() { close(begun) }, func() {}) }()
+	<-begun
+	var once sync.Once
+	h.end = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				h.t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	h.t.Cleanup(h.end)
+}
+
+// register admits a device by an invite for the role.
+func (h *harness) register(id session.Identity, role wire.Role) {
+	h.t.Helper()
+	key, ok := h.invite[role]
+	if !ok {
+		key = seededKey(200 + byte(role))
+		h.invite[role] = key
+		h.group.do(h.t, &wire.Op{Actor: string(h.founder.ID), Kind: &wire.Op_IssueInvite{IssueInvite: &wire.IssueInvite{
+			LinkKey: key.Public().(ed25519.PublicKey), Role: role, ExpiresAtMs: time.Now().Add(time.Hour).UnixMilli(),
+		}}})
+	}
+	var swarm wire.SwarmID
+	h.group.Read(func(s *state.State) { swarm = s.SwarmID() })
+	join := &wire.JoinRequest{
+		SwarmId: swarm.Bytes(), InviteKey: key.Public().(ed25519.PublicKey), DeviceId: string(id.ID),
+		Nonce: make([]byte, 16), Profile: profile("device-" + id.ID.Short()),
+	}
+	join.InviteSignature = ed25519.Sign(key, wire.JoinStatement(join))
+	join.DeviceSignature = ed25519.Sign(id.Key, wire.JoinStatement(join))
+	h.group.do(h.t, &wire.Op{Actor: string(h.founder.ID), Kind: &wire.Op_AdmitDevice{AdmitDevice: &wire.AdmitDevice{Join: join}}})
+}
+
+func profile(name string) *wire.DeviceProfile {
+	return &wire.DeviceProfile{
+		Name: name, Type: wire.DeviceType_DEVICE_TYPE_SERVER, Format: state.Format,
+		Capabilities: &wire.Capabilities{CpuCores: 4, MemoryGb: 8, Runtime: "wazero"},
+	}
+}
+
+// peer is a scripted device or client.
+type peer struct {
+	h      *harness
+	id     session.Identity
+	conn   *session.Conn
+	link   *breakable // the coordinator's end
+	leases chan *wire.Lease
+	cancel chan *wire.CancelTasks
+	acks   chan *wire.ResultsAck
+	ended  chan error
+}
+
+// dial opens a session of a registered device.
+func (h *harness) dial(id session.Identity, slots uint32, claims ...*wire.LeaseClaim) *peer {
+	h.t.Helper()
+	p, err := h.tryDial(id, slots, claims...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return p
+}
+
+func (h *harness) tryDial(id session.Identity, slots uint32, claims ...*wire.LeaseClaim) (*peer, error) {
+	ours, theirs := net.Pipe()
+	link := &breakable{Conn: theirs}
+	served := make(chan error, 1)
+	go func() { served <- h.c.Serve(context.Background(), link) }()
+	var swarm wire.SwarmID
+	h.group.Read(func(s *state.State) { swarm = s.SwarmID() })
+	hello := &wire.Hello{SwarmId: swarm.Bytes(), Generation: 1, Slots: slots, Profile: profile("device-" + id.ID.Short()), Leases: claims}
+	conn, _, err := session.Dial(context.Background(), ours, id, hello, func(wire.DeviceID) error { return nil })
+	if err != nil {
+		<-served
+		return nil, err
+	}
+	p := &peer{
+		h: h, id: id, conn: conn, link: link,
+		leases: make(chan *wire.Lease, 1000), cancel: make(chan *wire.CancelTasks, 1000),
+		acks: make(chan *wire.ResultsAck, 1000), ended: make(chan error, 1),
+	}
+	go func() {
+		err := conn.Run(context.Background(), session.Handler{Frame: p.frame})
+		<-served
+		p.ended <- err
+	}()
+	h.t.Cleanup(func() { conn.Close("the test is over", false) })
+	return p, nil
+}
+
+func (p *peer) frame(f *wire.Frame) error {
+	switch k := f.GetKind().(type) {
+	case *wire.Frame_Lease:
+		p.leases <- k.Lease
+	case *wire.Frame_CancelTasks:
+		p.cancel <- k.CancelTasks
+	case *wire.Frame_ResultsAck:
+		p.acks <- k.ResultsAck
+	default:
+		return fmt.Errorf("an unexpected frame %T", k)
+	}
+	return nil
+}
+
+// do answers the tasks of one lease as outcome says: nil for ok, with the
+// input as output.
+func (p *peer) do(l *wire.Lease, outcome func(index uint32) error) {
+	p.h.t.Helper()
+	results := &wire.Results{JobId: l.GetClaim().GetJobId(), Attempt: l.GetClaim().GetAttempt()}
+	for i, index := range l.GetClaim().GetIndexes() {
+		r := &wire.TaskResult{Index: index, Status: wire.TaskStatus_TASK_STATUS_OK, Output: l.GetInputs()[i].GetInline(), DurationUs: 1000}
+		if outcome != nil {
+			if err := outcome(index); err != nil {
+				r = &wire.TaskResult{Index: index, Status: wire.TaskStatus_TASK_STATUS_FAILED, Failure: wire.FailureKind_FAILURE_KIND_EXIT, ExitCode: 1, Error: err.Error()}
+			}
+		}
+		results.Results = append(results.Results, r)
+	}
+	if err := p.conn.Send(p.h.t.Context(), &wire.Frame{Kind: &wire.Frame_Results{Results: results}}); err != nil {
+		p.h.t.Error(err)
+	}
+}
+
+// serve answers every lease until the session ends.
+func (p *peer) serve(outcome func(index uint32) error) {
+	go func() {
+		for l := range p.leases {
+			p.do(l, outcome)
+		}
+	}()
+	p.h.t.Cleanup(func() { close(p.leases) })
+}
+
+// submit makes a job of n inputs, "0\n", "1\n" and so on.
+func (p *peer) submit(n int, change func(*wire.JobSpec)) wire.JobID {
+	p.h.t.Helper()
+	var items [][]byte
+	for i := range n {
+		items = append(items, fmt.Appendf(nil, "%d\n", i))
+	}
+	packed := wire.EncodePack(items)
+	segment := &wire.Segment{Count: uint32(n)}
+	for _, item := range items {
+		segment.Bytes += uint64(len(item))
+	}
+	if len(packed) <= wire.MaxInline {
+		segment.Inline = packed
+	} else {
+		h, _ := p.h.pages.PutReserved(context.Background(), packed)
+		segment.Page = h[:]
+	}
+	spec := &wire.JobSpec{
+		Program: &wire.Program{Name: "prog", Blob: &wire.Blob{Size: 8, Hash: hashOf("program"), Pages: [][]byte{hashOf("program")}}},
+		Retries: 2, TimeoutMs: 10_000, MemoryMib: 64, MaxOutputBytes: 1 << 20,
+	}
+	if change != nil {
+		change(spec)
+	}
+	id := wire.JobID(fmt.Sprintf("job-%d", rand.Uint64()))
+	var before, after wire.Digest
+	for _, item := range items {
+		after = after.Next(wire.HashOf(item))
+	}
+	_, err := p.conn.Call(p.h.t.Context(), &wire.Request{Kind: &wire.Request_SubmitJob{SubmitJob: &wire.SubmitJobRequest{
+		JobId: string(id), Spec: spec, Close: true,
+		Inputs: &wire.AppendInputsRequest{JobId: string(id), Segments: []*wire.Segment{segment}, DigestBefore: before[:], DigestAfter: after[:]},
+	}}})
+	if err != nil {
+		p.h.t.Fatal(err)
+	}
+	return id
+}
+
+func hashOf(s string) []byte {
+	h := wire.HashOf([]byte(s))
+	return h[:]
+}
+
+// results reads all results of a job in the order asked for, to its end.
+func (p *peer) results(id wire.JobID, unordered bool) (all []*wire.TaskResult, job *wire.Job) {
+	p.h.t.Helper()
+	for from := uint32(0); ; {
+		out, err := p.conn.Call(p.h.t.Context(), &wire.Request{Kind: &wire.Request_ReadResults{ReadResults: &wire.ReadResultsRequest{
+			JobId: string(id), From: from, Unordered: unordered, WaitMs: 30_000,
+		}}})
+		if err != nil {
+			p.h.t.Fatal(err)
+		}
+		r := out.GetReadResults()
+		all = append(all, r.GetResults()...)
+		if from = r.GetNext(); r.GetEnd() {
+			return all, r.GetJob()
+		}
+	}
+}
+
+// breakable is a link that can end as a cut cable ends it: with an error, not
+// with a clean end of the stream.
+type breakable struct {
+	net.Conn
+	broken atomic.Bool
+}
+
+func (b *breakable) cut() {
+	b.broken.Store(true)
+	b.Conn.Close()
+}
+
+func (b *breakable) Read(p []byte) (int, error) {
+	n, err := b.Conn.Read(p)
+	if err != nil && b.broken.Load() {
+		err = errors.New("connection reset by peer")
+	}
+	return n, err
+}
