@@ -300,3 +300,37 @@ func TestADamagedKeyFileIsNamedAndLeftAlone(t *testing.T) {
 		}
 	}
 }
+
+func BenchmarkRoundTrip(b *testing.B) {
+	reg := newRegistry()
+	x, y := device(b, reg, wire.Role_ROLE_MEMBER), device(b, reg, wire.Role_ROLE_MEMBER)
+	echo(y, wire.Role_ROLE_MEMBER)
+	introduce(x, y)
+	s, err := x.Open(b.Context(), y.ID(), testProtocol)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	for b.Loop() {
+		if err := roundTrip(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkOpenAndRoundTrip(b *testing.B) {
+	reg := newRegistry()
+	x, y := device(b, reg, wire.Role_ROLE_MEMBER), device(b, reg, wire.Role_ROLE_MEMBER)
+	echo(y, wire.Role_ROLE_MEMBER)
+	introduce(x, y)
+	for b.Loop() {
+		s, err := x.Open(b.Context(), y.ID(), testProtocol)
+		if err == nil {
+			err = roundTrip(s)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Close()
+	}
+}

@@ -1,7 +1,6 @@
 package p2p
 
 import (
-	"context"
 	"crypto/ed25519"
 	"log/slog"
 	"net/netip"
@@ -123,13 +122,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 			t.Fatalf("in vain waited for: %s", what)
 		}
 	}
-}
-
-func withTimeout(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 func inFolder(t testing.TB, name string) string { return filepath.Join(t.TempDir(), name) }

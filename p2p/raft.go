@@ -52,15 +52,14 @@ func (d *raftDoor) accept(ctx context.Context, s *Stream) {
 	rs := &raftStream{Stream: s, host: l.host, closed: make(chan struct{})}
 	select {
 	case l.incoming <- rs:
-	case <-l.done:
-		s.Reset()
-		return
 	default: // nobody accepts: the sender tries again
 		s.Reset()
 		return
 	}
 	select {
 	case <-rs.closed:
+	case <-l.done:
+		rs.Close()
 	case <-ctx.Done():
 		rs.Close()
 	}
@@ -92,17 +91,11 @@ func (l *raftLayer) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept; streams that were accepted stay the transport's to close.
+// Close ends Accept and the streams that came in: a transport that was closed
+// answers no RPC any more, so the others must open new ones to the next.
 func (l *raftLayer) Close() error {
 	l.once.Do(func() { close(l.done) })
-	for {
-		select {
-		case s := <-l.incoming:
-			s.Close()
-		default:
-			return nil
-		}
-	}
+	return nil
 }
 
 // Addr returns this device's ID.

@@ -93,6 +93,14 @@ func TestARaftLayerEndsAndTheNextTakesOver(t *testing.T) {
 	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept of a closed layer: %v", err)
 	}
+	stale, err := a.RaftStreams().Dial(raft.ServerAddress(b.ID()), 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stale.Close()
+	if err := roundTrip(stale); err == nil {
+		t.Error("a closed layer took a stream")
+	}
 	second := b.RaftStreams()
 	go func() {
 		if c, err := second.Accept(); err == nil {

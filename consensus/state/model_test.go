@@ -15,11 +15,9 @@ import (
 // world makes up random logs, and remembers what each command said.
 type world struct {
 	*rapid.T
-	s     *State
-	nowMS int64
-	term  uint64
-	serial,
-	jobs int
+	s      *State
+	nowMS  int64
+	serial int
 	// packs holds the packs of results, by page.
 	packs map[wire.Hash][]byte
 	// named follows the outcomes.
@@ -33,7 +31,7 @@ type world struct {
 
 func newWorld(t *rapid.T) *world {
 	return &world{
-		T: t, s: New(), nowMS: startMS, term: 1, packs: map[wire.Hash][]byte{}, named: map[wire.Hash]bool{},
+		T: t, s: New(), nowMS: startMS, packs: map[wire.Hash][]byte{}, named: map[wire.Hash]bool{},
 		recorded: map[wire.JobID]map[uint32]int{}, byDevice: map[wire.DeviceID]uint64{}, known: map[wire.DeviceID]bool{},
 	}
 }
@@ -402,7 +400,7 @@ func TestInvariantsHoldAfterAnyLog(t *testing.T) {
 		w := newWorld(rt)
 		for range rapid.IntRange(1, 60).Draw(rt, "commands") {
 			c := w.step()
-			w.follow(c, w.s.Apply(w.term, c))
+			w.follow(c, w.s.Apply(1, c))
 			w.verify()
 		}
 	})

@@ -288,10 +288,11 @@ func TestMapHoldsTheReaderBackWhileNothingIsAcknowledged(t *testing.T) {
 }
 
 func TestLargeInputsAreNotHeldInMemory(t *testing.T) {
-	const size, limit = 256 << 20, 64 << 20
+	const size, limit = 256 << 20, 128 << 20
 	s := controltest.New()
 	s.Discard = true
 	c := serve(t, s)
+	runtime.GC()
 	source := &watched{}
 	blob, hash, err := c.PutBlob(t.Context(), io.LimitReader(source, size))
 	if err != nil || blob.GetSize() != size {

@@ -5,12 +5,18 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// firstWait is how long the submit waits for inputs to take along.
-const firstWait = 2 * linger
+const (
+	// firstWait is how long the submit waits for inputs to take along.
+	firstWait = 2 * linger
+	// submitPatience bounds how long a submit is repeated: what has not begun
+	// may fail early. A node waits 10 s for a quorum in each call.
+	submitPatience = 5 * time.Second
+)
 
 // errJobEnded ends an upload whose job ended before its inputs: not an error,
 // the job's state says why.
@@ -53,7 +59,7 @@ func (u *upload) submit(ctx context.Context) (*wire.Job, error) {
 		req.Inputs, req.Close = appendRequest(u.id, b), last
 	}
 	var job *wire.Job
-	err = u.patience.Retry(ctx, func(ctx context.Context) error {
+	err = u.firstPatience().Retry(ctx, func(ctx context.Context) error {
 		res, err := Call(ctx, u.c.SubmitJob, req)
 		job = res.GetJob()
 		// Repeated, it only attaches: settle looks what became of the inputs.
@@ -84,6 +90,12 @@ func (u *upload) settle(ctx context.Context, job *wire.Job, b *batch, last bool)
 	return err
 }
 
+func (u *upload) firstPatience() Patience {
+	p := u.patience
+	p.Limit = submitPatience
+	return p
+}
+
 // firstBatch returns nil when no input comes within a moment.
 func (u *upload) firstBatch(ctx context.Context) (*batch, bool, error) {
 	soon, cancel := context.WithTimeout(ctx, firstWait)
@@ -99,7 +111,7 @@ func (u *upload) firstBatch(ctx context.Context) (*batch, bool, error) {
 // the first of ours.
 func (u *upload) attach(ctx context.Context) (*wire.Job, error) {
 	var job *wire.Job
-	err := u.patience.Retry(ctx, func(ctx context.Context) error {
+	err := u.firstPatience().Retry(ctx, func(ctx context.Context) error {
 		res, err := Call(ctx, u.c.SubmitJob, &wire.SubmitJobRequest{JobId: string(u.id), Spec: u.spec})
 		job = res.GetJob()
 		return err

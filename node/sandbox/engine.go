@@ -36,8 +36,11 @@ const (
 	// the program, besides dataAllowance.
 	compileFactor = 256
 
-	// garbage is how much may gather before it is collected.
-	garbage = 32 << 20
+	// garbage is how much may gather before it is collected; with more than
+	// muchGarbage the memory goes back to the system, too, which Go does not do
+	// by itself while its collector is off.
+	garbage     = 16 << 20
+	muchGarbage = 64 << 20
 )
 
 // features are what programs may use: what every browser has, too.
@@ -111,10 +114,15 @@ func (e *engine) newRuntime(config wazero.RuntimeConfig) (wazero.Runtime, error)
 
 // breathe collects garbage if there is enough of it.
 func (e *engine) breathe() {
-	if e.heap() > e.floor+garbage {
+	switch heap := e.heap(); {
+	case heap > e.floor+muchGarbage:
+		debug.FreeOSMemory()
+	case heap > e.floor+garbage:
 		runtime.GC()
-		e.floor = e.heap()
+	default:
+		return
 	}
+	e.floor = e.heap()
 }
 
 func (e *engine) heap() uint64 {
@@ -170,7 +178,7 @@ func (e *engine) compile(hash wire.Hash, module []byte) (p *program, err error) 
 			err = fmt.Errorf("it broke the compiler: %v", r)
 		}
 		debug.SetGCPercent(-1)
-		runtime.GC()
+		debug.FreeOSMemory()
 		e.floor = e.heap()
 	}()
 	p = &program{hash: hash, size: len(module)}

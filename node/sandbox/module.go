@@ -15,6 +15,10 @@ import (
 const (
 	startName  = "_start"
 	memoryName = "memory"
+
+	// maxImports bounds what a module imports: WASI preview 1 has 46 functions,
+	// and compilers import each once.
+	maxImports = 1000
 )
 
 // inspect reports why the bytes cannot be a WASI preview 1 command module, as
@@ -74,7 +78,11 @@ func importedNames(module []byte) ([]importedName, error) {
 
 func decodeImports(r reader) ([]importedName, error) {
 	var imports []importedName
-	for n := r.uint(); n > 0 && !r.bad; n-- {
+	n := r.uint()
+	if n > maxImports {
+		return nil, fmt.Errorf("it imports %d things: a program may import %d", n, maxImports)
+	}
+	for ; n > 0 && !r.bad; n-- {
 		module, name, kind := string(r.bytes()), string(r.bytes()), r.take(1)
 		if r.bad {
 			break

@@ -81,6 +81,9 @@ func TestChildrenDieWithTheirNodeEvenInABusyLoop(t *testing.T) {
 			if err := node.Start(); err != nil {
 				t.Fatal(err)
 			}
+			// A node that never gets ready fails the test, and does not stop it.
+			late := time.AfterFunc(30*time.Second, func() { _ = node.Process.Kill() })
+			defer late.Stop()
 			var pids []int
 			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "ready"; {
 				pid, err := strconv.Atoi(lines.Text())

@@ -86,8 +86,9 @@ func TestRefusedMemoryIsNoFailureForAProgramThatCopes(t *testing.T) {
 func TestMemoryOfATaskIsCleanWhateverRanBefore(t *testing.T) {
 	p := testPool(t, Options{})
 	var tasks []Task
+	// The bound falls, so that what is reserved for one task serves the next.
 	for _, mb := range []string{"0", "0", "3", "0", "40", "0", "3", "0"} {
-		tasks = append(tasks, Task{Args: []string{"dirty", mb}, MemoryMiB: uint32(64 + len(tasks))})
+		tasks = append(tasks, Task{Args: []string{"dirty", mb}, MemoryMiB: uint32(128 - len(tasks))})
 	}
 	for i, r := range runAll(t, p, testProgram(t, "dirty"), tasks...) {
 		if r.Error != "" {

@@ -41,7 +41,7 @@ type LinkConfig struct {
 }
 
 // Handler is what the owner of a Link does with its sessions. Each function may
-// be nil; they are called one at a time, save that Closed may overlap nothing.
+// be nil; they are called one at a time.
 type Handler struct {
 	// Opened is called at the start of each session, before its first frame.
 	Opened func(*session.Conn, *wire.Welcome)

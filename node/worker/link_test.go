@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +46,7 @@ func TestALinkBacksOffOnlyAfterFailures(t *testing.T) {
 			return nil, errors.New("no way")
 		}, nil)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if len(dials) < 9 || len(dials) > 20 {
 			t.Errorf("%d dials in a minute: %v", len(dials), dials)
 		}
@@ -96,26 +98,27 @@ func TestAGoodbyeThatSaysSoIsFollowedByADialAtOnce(t *testing.T) {
 func TestAHintIsFollowedAtOnceButNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCoordinator(t)
-		dials, hints := 0, 0
+		var dials, hints atomic.Int32
 		c.refuse = func() *wire.Refusal {
-			dials++
+			dials.Add(1)
 			return &wire.Refusal{Error: &wire.Error{Code: wire.Code_CODE_NOT_COORDINATOR}, Coordinator: &wire.Peer{Id: "other"}}
 		}
 		startLink(t, c.dial, func(config *LinkConfig) {
 			config.Refused = func(r *wire.Refusal) {
 				if r.GetCoordinator().GetId() == "other" {
-					hints++
+					hints.Add(1)
 				}
 			}
 		})
 		time.Sleep(shortestWait)
 		synctest.Wait()
-		if dials != 2 {
-			t.Errorf("%d dials after %v, want 2", dials, shortestWait)
+		if n := dials.Load(); n != 2 {
+			t.Errorf("%d dials after %v, want 2", n, shortestWait)
 		}
 		time.Sleep(time.Minute)
-		if dials > 25 || hints != dials {
-			t.Errorf("%d dials and %d hints in a minute", dials, hints)
+		synctest.Wait()
+		if d, h := dials.Load(), hints.Load(); d > 25 || h != d {
+			t.Errorf("%d dials and %d hints in a minute", d, h)
 		}
 	})
 }
@@ -139,18 +142,19 @@ func TestRedialDropsTheSessionAndDialsAtOnce(t *testing.T) {
 
 func TestRedialEndsTheWaitAfterFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dials := 0
+		var dials atomic.Int32
 		l := startLink(t, func(context.Context) (io.ReadWriteCloser, error) {
-			dials++
+			dials.Add(1)
 			return nil, errors.New("no way")
 		}, nil)
 		time.Sleep(time.Minute)
-		before := dials
+		synctest.Wait()
+		before := dials.Load()
 		l.Redial()
 		time.Sleep(shortestWait)
 		synctest.Wait()
-		if dials != before+1 {
-			t.Errorf("%d dials after Redial, want 1", dials-before)
+		if n := dials.Load() - before; n != 1 {
+			t.Errorf("%d dials after Redial, want 1", n)
 		}
 	})
 }

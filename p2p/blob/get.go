@@ -104,8 +104,8 @@ type fetched struct {
 	err  error
 }
 
-// fetch asks one member after another for the page, and a further one whenever
-// those asked take their time.
+// fetch asks one member after another for the page, and a further one each time
+// that those asked have let hedgeAfter pass.
 func (x *Exchange) fetch(ctx context.Context, h wire.Hash) ([]byte, error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -113,13 +113,10 @@ func (x *Exchange) fetch(ctx context.Context, h wire.Hash) ([]byte, error) {
 	all, asked, lacking := len(waiting), 0, 0
 	answers := make(chan fetched, all)
 	var last error
-	hedge := time.NewTimer(hedgeAfter)
+	hedge := time.NewTimer(0) // the first is asked at once
 	defer hedge.Stop()
 	for len(waiting) > 0 || asked > 0 {
-		if asked == 0 {
-			waiting = x.ask(ctx, waiting, h, answers)
-			asked++
-		}
+		next := false
 		select {
 		case a := <-answers:
 			asked--
@@ -131,12 +128,14 @@ func (x *Exchange) fetch(ctx context.Context, h wire.Hash) ([]byte, error) {
 			} else {
 				last = a.err
 			}
+			next = true
 		case <-hedge.C:
-			if len(waiting) > 0 && asked < maxAsked {
-				waiting = x.ask(ctx, waiting, h, answers)
-				asked++
-			}
+			next = asked < maxAsked
 			hedge.Reset(hedgeAfter)
+		}
+		if next && len(waiting) > 0 {
+			waiting = x.ask(ctx, waiting, h, answers)
+			asked++
 		}
 	}
 	if last == nil {

@@ -69,12 +69,12 @@ func TestANamedPageIsPulledOnceItHadTimeToArrive(t *testing.T) {
 		synctest.Wait()
 		named := c.pages(c.nodes[1].store, 5)
 		c.nodes[0].Pages(named, nil)
-		time.Sleep(settleFor - 1)
+		time.Sleep(settleFor - time.Nanosecond)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != 0 {
 			t.Errorf("%d pages were pulled at once", got)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != len(named) {
 			t.Errorf("%d pages of %d were pulled", got, len(named))
@@ -174,28 +174,33 @@ func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t, 2, 2)
-				defer c.close()
-				n := c.nodes[0]
-				if _, err := n.Put(t.Context(), data); err != nil {
-					t.Fatal(err)
-				}
-				test.after(c, n)
-				defer n.run(t)()
-				n.Pages(nil, []wire.Hash{h})
-				synctest.Wait()
-				if got := n.store.Has(h); got != test.kept {
-					t.Errorf("the page is kept: %v, want %v", got, test.kept)
-				}
-				n.stale.Store(false)
-				time.Sleep(currentEvery)
-				synctest.Wait()
-				if test.name == "the log is not yet applied" && n.store.Has(h) {
-					t.Error("once it is applied, the page is kept")
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { testReleased(t, data, test.after, test.kept) })
 		})
+	}
+}
+
+func testReleased(t *testing.T, data []byte, after func(*cluster, *node), kept bool) {
+	c := newCluster(t, 2, 2)
+	defer c.close()
+	n := c.nodes[0]
+	h, err := n.Put(t.Context(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after(c, n)
+	defer n.run(t)()
+	n.Pages(nil, []wire.Hash{h})
+	synctest.Wait()
+	if got := n.store.Has(h); got != kept {
+		t.Errorf("the page is kept: %v, want %v", got, kept)
+	}
+	if !n.stale.Swap(false) {
+		return
+	}
+	time.Sleep(currentEvery)
+	synctest.Wait()
+	if n.store.Has(h) {
+		t.Error("once the log is applied, the page is kept")
 	}
 }
 
@@ -230,6 +235,18 @@ func TestPagesThatNothingNamesLiveADay(t *testing.T) {
 	})
 }
 
+func (p *peer) idleStreams() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.idle)
+}
+
+func (c *cache) pages() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.recent.Len()
+}
+
 func TestUnusedStreamsAndMemoryAreGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2, 2)
@@ -240,13 +257,13 @@ func TestUnusedStreamsAndMemoryAreGivenBack(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := n.peer(c.nodes[1].id)
-		if len(p.idle) != 1 || n.cache.recent.Len() != 1 {
-			t.Errorf("%d streams and %d pages are kept for the next call, want one each", len(p.idle), n.cache.recent.Len())
+		if streams, pages := p.idleStreams(), n.cache.pages(); streams != 1 || pages != 1 {
+			t.Errorf("%d streams and %d pages are kept for the next call, want one each", streams, pages)
 		}
 		time.Sleep(3 * tidyEvery)
 		synctest.Wait()
-		if len(p.idle) != 0 || n.cache.recent.Len() != 0 {
-			t.Errorf("%d streams and %d pages are kept for minutes", len(p.idle), n.cache.recent.Len())
+		if streams, pages := p.idleStreams(), n.cache.pages(); streams != 0 || pages != 0 {
+			t.Errorf("%d streams and %d pages are kept for minutes", streams, pages)
 		}
 	})
 }
