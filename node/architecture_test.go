@@ -57,7 +57,7 @@ var network = []string{"net", "github.com/libp2p", "github.com/hashicorp", "conn
 // parts are what a node is made of.
 var parts = []string{
 	module + "/consensus", module + "/node/coordinator", module + "/node/worker", module + "/node/session", module + "/p2p/blob",
-	"github.com/libp2p", "github.com/hashicorp", "github.com/tetratelabs",
+	"github.com/libp2p", "github.com/hashicorp",
 }
 
 // effects is what makes a function give another answer the next time.
@@ -75,7 +75,7 @@ var owners = []struct {
 	only       []string
 	why        string
 }{
-	{"github.com/tetratelabs/wazero", []string{"node/sandbox", "cmd/swarmbench"}, "programs run in the sandbox's children and nowhere else: no limit of wazero holds inside the node's own process"},
+	{"github.com/tetratelabs/wazero", []string{"node/sandbox", "cmd/ostrich", "cmd/swarmbench"}, "programs run in the sandbox's children: no limit of wazero holds inside the node's own process; demo and swarmbench run built-in programs beside it, to compare"},
 	{"github.com/libp2p", []string{"p2p"}, "libp2p stays behind the host, with its gate in front of every stream"},
 	{"github.com/hashicorp/raft", []string{"consensus", "p2p"}, "Raft stays behind the group; the host alone gives it streams"},
 	{"go.etcd.io/bbolt", []string{"consensus"}, "the log's file has one owner"},

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/consensus"
@@ -16,8 +15,8 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// joinLimit bounds an attempt to join through one member.
-const joinLimit = 15 * time.Second
+// resolveLimit bounds what is asked of the listener that an invite names.
+const resolveLimit = 15 * time.Second
 
 // belong makes this device belong to a swarm: it resumes what the folder
 // remembers, joins by invite, or founds a new one.
@@ -64,7 +63,7 @@ func (n *node) resume(ctx context.Context, m *membership) error {
 // invite reads the configured invite, asking the public listener that it names
 // for what the short forms leave out.
 func (n *node) invite(ctx context.Context) (p2p.Invite, error) {
-	ctx, cancel := context.WithTimeout(ctx, joinLimit)
+	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
 	defer cancel()
 	invite, err := p2p.ParseInvite(n.cfg.Join)
 	if err != nil {
@@ -79,35 +78,17 @@ func (n *node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var problems []string
-	for _, peer := range invite.Peers {
-		admitted, err := n.joinThrough(ctx, invite, peer)
-		if err == nil {
-			return n.joined(invite, admitted)
-		}
-		if code := wire.CodeOf(err); code != wire.Code_CODE_UNAVAILABLE && code != wire.Code_CODE_INTERNAL {
-			return err
-		}
-		problems = append(problems, err.Error())
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-	}
-	return wire.Errorf(wire.Code_CODE_UNAVAILABLE,
-		"no member of swarm %s could be reached (%s): is one of them up, and on this network? Then try again, or ask for a new invite",
-		invite.Swarm, strings.Join(problems, "; "))
-}
-
-func (n *node) joinThrough(ctx context.Context, invite p2p.Invite, peer *wire.Peer) (*wire.AdmitResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, joinLimit)
-	defer cancel()
-	return n.host.Join(ctx, peer, func(nonce []byte) (*wire.JoinRequest, error) {
+	admitted, err := n.host.JoinAny(ctx, invite.Peers, func(nonce []byte) (*wire.JoinRequest, error) {
 		return p2p.SignJoin(&wire.JoinRequest{
 			SwarmId: invite.Swarm.Bytes(),
 			Nonce:   nonce,
 			Profile: n.profile,
 		}, invite.Key(), n.id.Key)
 	})
+	if err != nil {
+		return err
+	}
+	return n.joined(invite, admitted)
 }
 
 // joined remembers the swarm that let this device in.

@@ -193,7 +193,7 @@ func (n *node) watchState(ctx context.Context) error {
 		case <-r.changed:
 		}
 		if id, _ := r.group.Leader(); id != leader {
-			if leader = id; id != "" && id != n.id.ID {
+			if leader = id; id != "" && id != n.id.ID && id != n.worker.Link().Coordinator() {
 				n.worker.Link().Redial()
 			}
 		}

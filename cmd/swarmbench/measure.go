@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -223,6 +224,19 @@ func (e *env) noopOnce(ctx context.Context, tasks int) (rate, growth float64, er
 			early = s.anonymous()
 		case tasks:
 			late = s.anonymous()
+		}
+		if os.Getenv("PROBE") != "" && count%20000 == 0 {
+			for _, n := range s {
+				m := memoryOf(n.cmd.Process.Pid)
+				fmt.Fprintf(os.Stderr, "%d/%d ", m.anonymous>>20, m.resident>>20)
+			}
+			fmt.Fprintln(os.Stderr, count)
+			if count == tasks {
+				for _, n := range s {
+					n.cmd.Process.Signal(syscall.SIGUSR1)
+				}
+				time.Sleep(2 * time.Second)
+			}
 		}
 	})
 	if err != nil {

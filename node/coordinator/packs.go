@@ -8,8 +8,9 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// maxPacks bounds the decoded packs kept: 16 pages of 1 MiB at most.
-const maxPacks = 16
+// maxPackBytes bounds the decoded packs kept, in the bytes of their pages and
+// of the slices that point into them. The newest is always kept.
+const maxPackBytes = 4 << 20
 
 // packCache decodes packs once for the many that read them a little at a time:
 // leases read inputs, clients read results, both nearly in order.
@@ -18,12 +19,14 @@ type packCache struct {
 
 	mu    sync.Mutex
 	order *list.List // of *pack, the newest in front
+	bytes int        // of all
 	known map[wire.Hash]*list.Element
 }
 
 type pack struct {
 	hash  wire.Hash
 	items [][]byte
+	bytes int
 }
 
 func newPackCache(pages Pages) *packCache {
@@ -43,7 +46,7 @@ func (p *packCache) items(ctx context.Context, hash wire.Hash) ([][]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	p.keep(hash, items)
+	p.keep(&pack{hash: hash, items: items, bytes: len(page) + 24*len(items)})
 	return items, nil
 }
 
@@ -58,16 +61,18 @@ func (p *packCache) lookup(hash wire.Hash) ([][]byte, bool) {
 	return e.Value.(*pack).items, true
 }
 
-func (p *packCache) keep(hash wire.Hash, items [][]byte) {
+func (p *packCache) keep(k *pack) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.known[hash]; ok {
+	if _, ok := p.known[k.hash]; ok {
 		return
 	}
-	p.known[hash] = p.order.PushFront(&pack{hash, items})
-	if p.order.Len() > maxPacks {
+	p.known[k.hash] = p.order.PushFront(k)
+	p.bytes += k.bytes
+	for p.bytes > maxPackBytes && p.order.Len() > 1 {
 		oldest := p.order.Remove(p.order.Back()).(*pack)
 		delete(p.known, oldest.hash)
+		p.bytes -= oldest.bytes
 	}
 }
 

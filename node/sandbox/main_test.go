@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -21,7 +22,25 @@ func TestMain(m *testing.M) {
 	if node := os.Getenv(helperVariable); node != "" {
 		os.Exit(helperNode(node))
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(status int) {
+		_ = os.RemoveAll(sharedCachePath())
+		os.Exit(status)
+	}))
+}
+
+func sharedCachePath() string {
+	return filepath.Join(os.TempDir(), fmt.Sprintf("ostrich-sandbox-test-%d", os.Getpid()))
+}
+
+// sharedCache returns a folder for compiled programs that all tests of this
+// process may share, so that what takes seconds to compile is compiled once.
+func sharedCache(t testing.TB) string {
+	t.Helper()
+	path := sharedCachePath()
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // testPool returns a pool that ends with the test.

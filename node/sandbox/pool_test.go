@@ -211,7 +211,7 @@ func TestCompilationHasATimeOfItsOwn(t *testing.T) {
 	if err := p.Check(context.Background(), prog.Path); wire.CodeOf(err) != wire.Code_CODE_INVALID || !strings.Contains(err.Error(), "longer than 1ms") {
 		t.Errorf("Check: %v", err)
 	}
-	patient := testPool(t, Options{})
+	patient := testPool(t, Options{CacheDir: sharedCache(t)})
 	wantOK(t, runAll(t, patient, prog, Task{Stdin: []byte("a"), Timeout: 500 * time.Millisecond})[0], "1 a\n")
 }
 

@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxCache bounds the memory of the recent pages.
-	maxCache = 16 << 20
+	maxCache = 4 << 20
 	// cacheFor is how long a page that nobody asks for stays in memory, so that
 	// an idle node gives it back.
 	cacheFor = time.Minute

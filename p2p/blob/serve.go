@@ -116,7 +116,7 @@ func (x *Exchange) servePut(ctx context.Context, conn net.Conn, put *wire.PagePu
 		x.cfg.Log.Error("a page that another member put cannot be stored", "page", h, "error", err)
 		return reply(conn, err)
 	}
-	x.cache.add(h, data)
+	// It does not fill the memory: most of these pages are kept for others.
 	return reply(conn, nil)
 }
 

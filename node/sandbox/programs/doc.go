@@ -1,11 +1,12 @@
 // Package programs holds the programs that are built into Ostrich, as
-// WebAssembly modules beside their sources: what builtin:NAME names on the
+// WebAssembly modules beside their sources in src: what builtin:NAME names on the
 // command line, what the demo and the benchmarks run.
 //
 //	noop       reads nothing, prints nothing
 //	cat        stdin → stdout
 //	upper      stdin → stdout with ASCII letters in upper case
-//	spin N     N thousand rounds of a xorshift generator, whose last number it prints
+//	spin N     N thousand rounds of a xorshift generator (1 ms: N is about 300 to 500),
+//	           whose last number it prints
 //	wordcount  stdin → a line "COUNT WORD" for each word, sorted by word
 //	render     stdin "X Y WIDTH HEIGHT TOTAL_WIDTH TOTAL_HEIGHT" → that tile of
 //	           a picture, three bytes a pixel, row by row

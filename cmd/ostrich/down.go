@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ostrich-legs/ostrich/node/control"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// downTime is how long a node may take to end.
+	downTime = 30 * time.Second
+	// lingerTime is how long its process may stay after its socket.
+	lingerTime = 3 * time.Second
+)
+
+func (a *app) downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "down",
+		Short: "Stop this machine's node, gracefully",
+		Long: `Stops this machine's node as SIGTERM does, and waits until it has ended. Its tasks
+go to other devices; its data stays, and "ostrich up" goes on with it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withNode(func(c *control.Client) error {
+				return a.endNode(cmd.Context(), c, func(ctx context.Context) error {
+					_, err := control.Call(ctx, c.Stop, &wire.StopRequest{})
+					return err
+				})
+			})
+		},
+	}
+}
+
+func (a *app) leaveCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "leave",
+		Short: "Take this device out of its swarm, for good",
+		Long: `Takes this device out of its swarm, stops its node and clears its data folder. It
+may join again with a new invite, as a new device.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withNode(func(c *control.Client) error {
+				res, err := control.Call(cmd.Context(), c.GetStatus, &wire.GetStatusRequest{})
+				if err != nil {
+					return err
+				}
+				s := res.GetStatus()
+				question := fmt.Sprintf("Take %s out of swarm %s (%s) for good?", s.GetName(), s.GetView().GetSwarmName(), s.GetSwarmId())
+				if n := len(s.GetView().GetMembers()); n == 1 && s.GetRole() >= wire.Role_ROLE_MEMBER {
+					question = "This is the swarm's only member: its jobs and its list of devices are lost.\n" + question
+				}
+				if err := a.confirm(yes, question); err != nil {
+					return err
+				}
+				return a.endNode(cmd.Context(), c, func(ctx context.Context) error {
+					_, err := control.Call(ctx, c.Leave, &wire.LeaveRequest{})
+					return err
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	return cmd
+}
+
+// confirm asks the person at the terminal; without one only --yes will do.
+func (a *app) confirm(yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !isTerminal(a.in) {
+		return usagef("this needs a confirmation: say --yes, or use a terminal")
+	}
+	fmt.Fprintf(a.err, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(a.in).ReadString('\n')
+	if err != nil && answer == "" {
+		return errors.New("nothing was changed: no answer came")
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errors.New("nothing was changed")
+}
+
+// endNode asks a node to end with ask, and waits until it has.
+func (a *app) endNode(ctx context.Context, c *control.Client, ask func(context.Context) error) error {
+	dir, err := a.folder()
+	if err != nil {
+		return err
+	}
+	res, err := control.Call(ctx, c.GetStatus, &wire.GetStatusRequest{})
+	if err != nil && !control.Transient(err) {
+		return err
+	}
+	pid := int(res.GetStatus().GetPid())
+	if err := ask(ctx); err != nil {
+		return err
+	}
+	gone := func() bool {
+		probe, err := control.Dial(dir)
+		if err == nil {
+			probe.Close()
+		}
+		return err != nil
+	}
+	if err := waitFor(ctx, downTime, gone); err != nil {
+		return fmt.Errorf("the node was asked to end, but still answers after %v (process %d): %w", downTime, pid, err)
+	}
+	if err := waitFor(ctx, lingerTime, func() bool { return !alive(pid) }); err != nil && ctx.Err() != nil {
+		return err
+	}
+	a.notice("the node on %s has ended", dir)
+	return nil
+}
+
+// waitFor waits until done reports true.
+func waitFor(ctx context.Context, limit time.Duration, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// alive reports whether a process exists, as far as the system says.
+func alive(pid int) bool {
+	if pid <= 0 {
+		return false
+	}
+	p, err := os.FindProcess(pid)
+	return err == nil && p.Signal(syscall.Signal(0)) == nil
+}

@@ -1,0 +1,44 @@
+// Ostrich runs WebAssembly programs over many inputs on all the machines of a
+// private swarm. This is its one program: the node ("ostrich up") and the
+// command line that talks to the node of this machine.
+//
+// main does signals and the exit status, run all the rest; each command has a
+// file of its own. It leaves everything but flags, files and the shape of
+// outputs to the packages node and node/control.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/ostrich-legs/ostrich/node/sandbox"
+)
+
+func main() {
+	if sandbox.IsChild() {
+		os.Exit(sandbox.ChildMain(os.Args[1:], os.Stdin, os.Stdout))
+	}
+	ctx, stop := context.WithCancelCause(context.Background())
+	watchSignals(stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// watchSignals ends the context at the first signal that asks for it, and the
+// process at the second. A closed pipe becomes an error of its write.
+func watchSignals(stop context.CancelCauseFunc) {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	asked := make(chan os.Signal, 2)
+	signal.Notify(asked, signals...)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	go func() {
+		<-asked
+		stop(errInterrupted)
+		<-asked
+		os.Exit(exitInterrupted)
+	}()
+}

@@ -1,3 +1,0 @@
-package sandbox
-
-const limitsData = true
