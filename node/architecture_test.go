@@ -48,6 +48,7 @@ var house = []struct {
 	{"node/control/controltest", []string{"p2p/wire", "p2p/wire/wireconnect"}, nil, "a control service in memory stands in for a whole node, so it may not be one"},
 	{"node", []string{"*"}, nil, "it puts everything together"},
 	{"cmd/ostrich", []string{"*"}, parts, "the command line talks to the local node, by its control API, and starts one; a part that it took for itself would be a second swarm"},
+	{"cmd/ostrich/e2e", nil, nil, "it tests the built binary from outside"},
 	{"cmd/swarmbench", []string{"*"}, nil, "it measures all parts, and bare wazero beside them"},
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -111,8 +112,8 @@ func (a *app) up(ctx context.Context, c node.Config, labels []string) error {
 		fmt.Fprintln(a.out, "ready")
 		a.greet(ctx, c.DataDir)
 	})
-	if context.Cause(ctx) == errInterrupted && (err == nil || wire.CodeOf(err) == wire.Code_CODE_INTERNAL && strings.HasSuffix(err.Error(), errInterrupted.Error())) {
-		return nil // the end that was asked for
+	if errors.Is(err, errInterrupted) || errors.Is(err, context.Canceled) {
+		return nil // the end that was asked for: by signal, or by "ostrich down"
 	}
 	return err
 }

@@ -1,0 +1,37 @@
+// Package simulation is a test that runs a whole swarm in simulated time and
+// breaks it: the real coordinator, scheduler, replicated state, Raft group,
+// pages and workers, on members and devices that are joined by a network in
+// memory, inside bubbles of testing/synctest. It holds nothing but tests, and
+// nothing imports it.
+//
+// One run is one swarm: it is founded, clients offer about a hundred tasks a
+// second, and all the while members and devices are isolated, cut off one way,
+// split in halves, slowed down, killed and restarted, alone or all at once. In
+// the end everything is healed, and what was acknowledged is compared with what
+// is there. A run prints its seed first, and its figures last. It is red when
+//
+//   - no election, fault or completion happened;
+//   - an acknowledged submit, append, close, cancel or completion is lost;
+//   - a task was recorded twice, or its result or number changed;
+//   - a client sees results out of order, or others when it reads again;
+//   - two leaders accept in one term;
+//   - the state differs between two members at one index of the log;
+//   - a job does not end within a minute after the last fault is healed;
+//   - the members do not agree 10 s after that;
+//   - a history of one job or one invite cannot be put in one order
+//     (linearizability, checked by porcupine).
+//
+// The seed fixes the faults and the load, not the order in which goroutines
+// run, so that a seed that was red may need a few runs to be so again.
+//
+// CI runs a few swarms for a quarter of a simulated hour. At full size:
+//
+//	go test ./node/simulation -run Survives -hours 1000 -timeout 0
+//
+// runs one swarm after the other, with seeds that count up from -seed, until
+// 1,000 simulated hours are over; -members 5 makes them larger.
+//
+// What the checks are worth is itself tested: each test in sabotage_test.go
+// breaks one rule (submits that are not deduplicated, reads from a leader that
+// is none any more, a member that votes after losing its log) and must see red.
+package simulation
