@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,5 +93,15 @@ func golden(t *testing.T, name, got string) {
 	}
 	if got != string(want) {
 		t.Errorf("%s differs (run with -update to accept):\n got: %s\nwant: %s", path, got, want)
+	}
+}
+
+// A library's "time=250ms" took the node down once: only the record's own time
+// is a time.
+func TestTheLogTakesAnyAttribute(t *testing.T) {
+	var out bytes.Buffer
+	slog.New(logHandler(&out)).Info("slow", "time", 250*time.Millisecond)
+	if got := out.String(); !strings.Contains(got, "time=250ms") {
+		t.Errorf("the line is %q, want the attribute in it", got)
 	}
 }

@@ -23,7 +23,7 @@ import (
 const exitWithStdin = "OSTRICH_EXIT_WITH_STDIN"
 
 // nodeGCPercent makes a node's memory follow closely what it holds: it shares
-// its machine with its owner. At 20,000 tasks a second it costs 3 % of the rate.
+// its machine with its owner.
 const nodeGCPercent = 50
 
 // maxInvite bounds an invite that is read from stdin.
@@ -152,7 +152,7 @@ func readInvite(in io.Reader) (string, error) {
 // logHandler writes lines for a person: the time of day is enough.
 func logHandler(w io.Writer) slog.Handler {
 	return slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(groups []string, at slog.Attr) slog.Attr {
-		if at.Key == slog.TimeKey && len(groups) == 0 {
+		if at.Key == slog.TimeKey && len(groups) == 0 && at.Value.Kind() == slog.KindTime {
 			return slog.String(slog.TimeKey, at.Value.Time().Format(time.TimeOnly))
 		}
 		return at

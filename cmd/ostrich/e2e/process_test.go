@@ -58,9 +58,10 @@ type node struct {
 	ns   string // network namespace; "" for this one
 	// flags follow --data and --name.
 	flags []string
+	// input is all of stdin, if it is not "".
+	input string
 
 	cmd    *exec.Cmd
-	stdin  io.Closer
 	ended  chan struct{} // closed when the process has ended; nil if none was started
 	out    *text
 	errors *text
@@ -91,13 +92,16 @@ func (n *node) launch(flags ...string) {
 	n.t.Helper()
 	args := append([]string{"up", "--data", n.dir, "--name", n.name}, append(n.flags, flags...)...)
 	n.cmd = n.command(context.Background(), args...)
-	// It ends with its stdin, and so with this process, whatever happens here.
-	n.cmd.Env = append(os.Environ(), "OSTRICH_EXIT_WITH_STDIN=1")
 	n.out, n.errors = &text{seen: make(chan struct{})}, &text{}
 	n.cmd.Stdout, n.cmd.Stderr = n.out, n.errors
-	var err error
-	if n.stdin, err = n.cmd.StdinPipe(); err != nil {
-		n.t.Fatal(err)
+	if n.input != "" {
+		n.cmd.Stdin = strings.NewReader(n.input)
+	} else {
+		// It ends with its stdin, and so with this process, whatever happens here.
+		n.cmd.Env = append(os.Environ(), "OSTRICH_EXIT_WITH_STDIN=1")
+		if _, err := n.cmd.StdinPipe(); err != nil {
+			n.t.Fatal(err)
+		}
 	}
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 
 // maxAnonymous is what a process may hold in memory, in MiB, however much goes
 // through it.
-const maxAnonymous = 300
+const maxAnonymous = 150
 
 // watched notes the most memory that each of some processes takes.
 type watched struct {
