@@ -33,15 +33,15 @@ func (p *Pool) Check(ctx context.Context, path string) error {
 		case err == nil && text == "":
 			return nil
 		case err == nil:
-			return wire.Errorf(wire.Code_CODE_INVALID, "%s is not a program that Ostrich can run: %s", path, text)
+			return wire.Errorf(wire.Code_CODE_INVALID, "this is not a program that Ostrich can run: %s", text)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case p.isClosed():
 			return errClosed()
 		case time.Since(start) >= p.opts.compileTimeout:
-			return wire.Errorf(wire.Code_CODE_INVALID, "%s is not a program that Ostrich can run: compiling it took longer than %v", path, p.opts.compileTimeout)
+			return wire.Errorf(wire.Code_CODE_INVALID, "this is not a program that Ostrich can run: compiling it took longer than %v", p.opts.compileTimeout)
 		case !warm && c.starved():
-			return wire.Errorf(wire.Code_CODE_INVALID, "%s is not a program that Ostrich can run: compiling it takes too much memory", path)
+			return wire.Errorf(wire.Code_CODE_INVALID, "this is not a program that Ostrich can run: compiling it takes too much memory")
 		case !warm:
 			return wire.Errorf(wire.Code_CODE_INTERNAL, "the check of %s broke: %v", path, err)
 		}

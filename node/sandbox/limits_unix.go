@@ -2,7 +2,12 @@
 
 package sandbox
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	// maxFiles bounds the descriptors of a child: its pipes, an input, an
@@ -10,11 +15,15 @@ const (
 	maxFiles = 64
 	// maxFileSize bounds what a child writes: an output, or a compiled program.
 	maxFileSize = 4 << 30
+	// niceness puts programs behind the node that runs them: with every core
+	// busy, its heartbeats still go out in time.
+	niceness = 5
 )
 
 // limitProcess bounds what this process can do to its machine. A limit that the
 // system refuses is one line of defence less, and no reason to stop.
 func limitProcess() {
+	lowerPriority()
 	for resource, limit := range map[int]uint64{
 		unix.RLIMIT_CORE:   0,
 		unix.RLIMIT_NOFILE: maxFiles,
@@ -35,5 +44,20 @@ func limitData(size uint64) {
 	if unix.Getrlimit(unix.RLIMIT_DATA, &limit) == nil {
 		limit.Cur = min(size, limit.Max)
 		_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
+	}
+}
+
+// lowerPriority makes this process nice. On Linux niceness is a thread's: those
+// that there are get it here, and later ones from those that start them.
+func lowerPriority() {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness)
+		return
+	}
+	for _, t := range threads {
+		if id, err := strconv.Atoi(t.Name()); err == nil {
+			_ = unix.Setpriority(unix.PRIO_PROCESS, id, niceness)
+		}
 	}
 }
