@@ -6,12 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
-	"syscall"
 	"time"
-
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/ostrich-legs/ostrich/node/control"
 	"github.com/ostrich-legs/ostrich/node/sandbox/programs"
@@ -24,104 +19,6 @@ func measureBinary(_ context.Context, e *env) error {
 		return err
 	}
 	e.table.add(figure{what: "stripped binary", unit: "MB", runs: []float64{float64(info.Size()) / 1e6}, goal: "under 60 MB"})
-	return nil
-}
-
-// bareLoop runs a program n times on so many slots with wazero and nothing
-// else, and returns the tasks a second.
-func bareLoop(ctx context.Context, name, arg string, slots, n int) (float64, error) {
-	module, _ := programs.Get(name)
-	r := wazero.NewRuntime(ctx)
-	defer r.Close(ctx)
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return 0, err
-	}
-	compiled, err := r.CompileModule(ctx, module)
-	if err != nil {
-		return 0, err
-	}
-	next := make(chan struct{}, n)
-	for range n {
-		next <- struct{}{}
-	}
-	close(next)
-	begun := time.Now()
-	var loops sync.WaitGroup
-	failed := make(chan error, slots)
-	for range slots {
-		loops.Go(func() {
-			for range next {
-				m, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithArgs(name, arg).WithStdout(io.Discard))
-				if err != nil {
-					failed <- err
-					return
-				}
-				m.Close(ctx)
-			}
-		})
-	}
-	loops.Wait()
-	select {
-	case err := <-failed:
-		return 0, err
-	default:
-		return float64(n) / time.Since(begun).Seconds(), nil
-	}
-}
-
-// calibrate finds the argument with which spin takes about a millisecond here.
-func calibrate(ctx context.Context) (perMillisecond int, err error) {
-	for arg := 100; ; arg *= 2 {
-		rate, err := bareLoop(ctx, "spin", fmt.Sprint(arg), 1, 100)
-		if err != nil {
-			return 0, err
-		}
-		if rate < 700 {
-			return int(float64(arg) * rate / 1000), nil
-		}
-	}
-}
-
-// measureSandbox compares one node with a bare wazero loop on the same slots.
-func measureSandbox(ctx context.Context, e *env) error {
-	const slots = 2
-	unit, err := calibrate(ctx)
-	if err != nil {
-		return err
-	}
-	s, err := e.swarm(ctx, 1, "--slots", fmt.Sprint(slots))
-	if err != nil {
-		return err
-	}
-	defer s.stop()
-	p, err := s[0].program(ctx, "spin")
-	if err != nil {
-		return err
-	}
-	for _, task := range []struct {
-		ms, n int
-		goal  string
-	}{{10, 1000, "at least 95 % of the bare loop"}, {1, 8000, "at least 80 % of the bare loop"}} {
-		arg := fmt.Sprint(unit * task.ms)
-		var ours, bare []float64
-		for range e.runs {
-			rate, err := bareLoop(ctx, "spin", arg, slots, task.n)
-			if err != nil {
-				return err
-			}
-			took, err := s[0].mapOver(ctx, spec(p, arg), numbers(task.n), nil)
-			if err != nil {
-				return err
-			}
-			bare = append(bare, rate)
-			ours = append(ours, float64(task.n)/took.Seconds())
-		}
-		e.table.add(figure{
-			what: fmt.Sprintf("C tasks of %d ms, one node, %d slots", task.ms, slots), unit: "tasks/s", runs: ours,
-			baseline: fmt.Sprintf("bare wazero loop %s tasks/s: %.0f %%", number(median(bare)), 100*median(ours)/median(bare)),
-			goal:     task.goal,
-		})
-	}
 	return nil
 }
 
@@ -193,7 +90,8 @@ func measureNoop(ctx context.Context, e *env) error {
 		}
 		rates, growth = append(rates, rate), append(growth, grew)
 	}
-	bare, err := bareLoop(ctx, "noop", "", 2, 20_000)
+	module, _ := programs.Get("noop")
+	bare, err := bareLoop(ctx, bareJob{module: module, args: []string{"noop"}, slots: 2, n: 20_000})
 	if err != nil {
 		return err
 	}
@@ -224,19 +122,6 @@ func (e *env) noopOnce(ctx context.Context, tasks int) (rate, growth float64, er
 			early = s.anonymous()
 		case tasks:
 			late = s.anonymous()
-		}
-		if os.Getenv("PROBE") != "" && count%20000 == 0 {
-			for _, n := range s {
-				m := memoryOf(n.cmd.Process.Pid)
-				fmt.Fprintf(os.Stderr, "%d/%d ", m.anonymous>>20, m.resident>>20)
-			}
-			fmt.Fprintln(os.Stderr, count)
-			if count == tasks {
-				for _, n := range s {
-					n.cmd.Process.Signal(syscall.SIGUSR1)
-				}
-				time.Sleep(2 * time.Second)
-			}
 		}
 	})
 	if err != nil {
