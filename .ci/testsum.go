@@ -144,7 +144,18 @@ func (s *summary) skip(n name) {
 	if s.skips != nil && !s.skips[top.String()] {
 		s.failed, word = true, "SKIPPED, and may not be:"
 	}
-	fmt.Fprintf(s.out, "%s %s\n%s", word, n, strings.Join(s.output[n], ""))
+	fmt.Fprintf(s.out, "%s %s: %s\n", word, n, reason(s.output[n]))
+}
+
+// reason returns what a skipped test said, without the lines around it.
+func reason(output []string) string {
+	var said []string
+	for _, line := range output {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
+			said = append(said, line)
+		}
+	}
+	return strings.Join(said, " ")
 }
 
 // count adds the number of tests that passed to a file.

@@ -28,6 +28,7 @@ type fsm struct {
 
 	mu    sync.RWMutex // held for writing while an entry is applied
 	state *state.State
+	index uint64 // of the last entry in state; 0 right after a snapshot
 }
 
 // fsmHooks are called from raft's goroutine, without the lock.
@@ -48,6 +49,12 @@ func (f *fsm) read(fn func(*state.State)) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	fn(f.state)
+}
+
+func (f *fsm) readAt(fn func(uint64, *state.State)) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	fn(f.index, f.state)
 }
 
 // fault returns what broke the fsm; nil while it works.
@@ -101,7 +108,9 @@ func (f *fsm) apply(l *raft.Log, cmd *wire.Command) (outcome state.Outcome, err 
 			err = wire.Errorf(wire.Code_CODE_INTERNAL, "entry %d of the replicated log cannot be applied: %v", l.Index, fault)
 		}
 	}()
-	return f.state.Apply(l.Term, cmd), nil
+	outcome = f.state.Apply(l.Term, cmd)
+	f.index = l.Index
+	return outcome, nil
 }
 
 func (f *fsm) countBytes(n int64) {
@@ -161,7 +170,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	named := slices.Collect(restored.Pages())
 	f.mu.Lock()
-	f.state = restored
+	f.state, f.index = restored, 0
 	f.mu.Unlock()
 	f.logBytes = 0
 	if f.hooks.pages != nil {

@@ -23,7 +23,7 @@ const (
 	leaseTimeout     = 250 * time.Millisecond
 	// commitTimeout bounds how long a follower learns of the last commit later
 	// than the leader when nothing else is sent; it is what an idle group costs.
-	commitTimeout = 100 * time.Millisecond
+	commitTimeout = 250 * time.Millisecond
 	// rpcTimeout bounds one exchange between members, dial included.
 	rpcTimeout = 5 * time.Second
 	// handOverTimeout bounds how long a stopping leader tries to hand over.
@@ -308,3 +308,9 @@ func (g *Group) server(id wire.DeviceID) raft.Server {
 // Read calls f with the state under the read lock. f must be short, must not
 // call the Group, and must not keep what it read.
 func (g *Group) Read(f func(*state.State)) { g.fsm.read(f) }
+
+// ReadAt is Read, and tells f the index of the last entry of the log that the
+// state holds: two nodes with the same index have the same state. It is 0 while
+// that is not known: before the first entry, and after a snapshot was installed
+// until the next entry.
+func (g *Group) ReadAt(f func(index uint64, s *state.State)) { g.fsm.readAt(f) }

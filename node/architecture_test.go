@@ -47,6 +47,7 @@ var house = []struct {
 	{"node/control", []string{"p2p/wire", "p2p/wire/wireconnect"}, []string{"github.com/libp2p", "github.com/hashicorp"}, "the local API guards its doors and carries errors; what the calls do is the node's business"},
 	{"node/control/controltest", []string{"p2p/wire", "p2p/wire/wireconnect"}, nil, "a control service in memory stands in for a whole node, so it may not be one"},
 	{"node", []string{"*"}, nil, "it puts everything together"},
+	{"node/simulation", nil, nil, "it is tests alone"},
 	{"cmd/ostrich", []string{"*"}, parts, "the command line talks to the local node, by its control API, and starts one; a part that it took for itself would be a second swarm"},
 	{"cmd/ostrich/e2e", nil, nil, "it tests the built binary from outside"},
 	{"cmd/swarmbench", []string{"*"}, nil, "it measures all parts, and bare wazero beside them"},
@@ -85,7 +86,7 @@ var owners = []struct {
 }
 
 // onlyTests are packages that serve tests and nothing else.
-var onlyTests = []string{"node/session/sessiontest", "node/control/controltest"}
+var onlyTests = []string{"node/session/sessiontest", "node/control/controltest", "node/simulation", "cmd/ostrich/e2e"}
 
 // imports maps each package of ours, by its path in the module, to what its
 // files import, tests apart, for whatever system they are.

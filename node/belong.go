@@ -39,17 +39,14 @@ func (n *node) belong(ctx context.Context) error {
 // same swarm does nothing more; one of another is refused.
 func (n *node) resume(ctx context.Context, m *membership) error {
 	n.swarm.Store(m)
-	if n.cfg.Join != "" {
-		invite, err := n.invite(ctx)
-		if err != nil {
+	if err := n.compareInvite(ctx, m); err != nil {
+		return err
+	}
+	if name := n.profile.GetName(); name != m.DeviceName {
+		m.DeviceName = name
+		if err := n.folder.remember(m); err != nil {
 			return err
 		}
-		if invite.Swarm != m.SwarmID {
-			return wire.Errorf(wire.Code_CODE_WRONG_SWARM,
-				"the data folder %s belongs to swarm %s, and the invite is for swarm %s: name another folder with --data, or leave the old swarm first (ostrich leave)",
-				n.folder.dir, m.SwarmID, invite.Swarm)
-		}
-		n.log.Info("this device belongs to the swarm already; the invite is not needed", "swarm", m.SwarmID)
 	}
 	for _, id := range n.host.Members() {
 		n.admitted.Store(id, struct{}{})
@@ -60,16 +57,50 @@ func (n *node) resume(ctx context.Context, m *membership) error {
 	return n.openReplica()
 }
 
+// compareInvite refuses an invite of another swarm than the folder's. Which
+// swarm a short form is for its maker has to say: where that cannot be reached
+// now, the folder's word is enough.
+func (n *node) compareInvite(ctx context.Context, m *membership) error {
+	if n.cfg.Join == "" {
+		return nil
+	}
+	invite, err := p2p.ParseInvite(n.cfg.Join)
+	if err != nil {
+		return err
+	}
+	if invite.Swarm == "" {
+		resolved, err := n.resolve(ctx, invite)
+		if err != nil {
+			n.log.Info("this device belongs to a swarm already; what the invite is for could not be asked", "swarm", m.SwarmID, "err", err)
+			return nil
+		}
+		invite = resolved
+	}
+	if invite.Swarm != m.SwarmID {
+		return wire.Errorf(wire.Code_CODE_WRONG_SWARM,
+			"the data folder %s belongs to swarm %s, and the invite is for swarm %s: name another folder with --data, or leave the old swarm first (ostrich leave)",
+			n.folder.dir, m.SwarmID, invite.Swarm)
+	}
+	n.log.Info("this device belongs to the swarm already; the invite is not needed", "swarm", m.SwarmID)
+	return nil
+}
+
+// resolve asks the public listener that an invite names for what its short form
+// leaves out.
+func (n *node) resolve(ctx context.Context, invite p2p.Invite) (p2p.Invite, error) {
+	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
+	defer cancel()
+	return invite.Resolve(ctx)
+}
+
 // invite reads the configured invite, asking the public listener that it names
 // for what the short forms leave out.
 func (n *node) invite(ctx context.Context) (p2p.Invite, error) {
-	ctx, cancel := context.WithTimeout(ctx, resolveLimit)
-	defer cancel()
 	invite, err := p2p.ParseInvite(n.cfg.Join)
 	if err != nil {
 		return p2p.Invite{}, err
 	}
-	return invite.Resolve(ctx)
+	return n.resolve(ctx, invite)
 }
 
 // join joins by invite through the first member that answers.
@@ -91,10 +122,12 @@ func (n *node) join(ctx context.Context) error {
 	return n.joined(invite, admitted)
 }
 
-// joined remembers the swarm that let this device in.
+// joined remembers the swarm that let this device in, before it takes part in
+// it: what it promises as a voter must not be forgotten by the next start.
 func (n *node) joined(invite p2p.Invite, a *wire.AdmitResponse) error {
 	m := &membership{
-		SwarmID: invite.Swarm, SwarmName: a.GetSwarmName(), Generation: a.GetGeneration(), Role: wire.RoleName(a.GetRole()),
+		SwarmID: invite.Swarm, SwarmName: a.GetSwarmName(), Generation: a.GetGeneration(),
+		Role: wire.RoleName(a.GetRole()), DeviceName: n.profile.GetName(),
 	}
 	if parseRole(m.Role) == wire.Role_ROLE_UNSPECIFIED {
 		return wire.Errorf(wire.Code_CODE_INTERNAL, "the swarm let this device in without a role")
@@ -102,29 +135,54 @@ func (n *node) joined(invite p2p.Invite, a *wire.AdmitResponse) error {
 	n.swarm.Store(m)
 	n.meet(invite.Peers)
 	n.meet(a.GetMembers())
-	if a.GetRole() >= wire.Role_ROLE_MEMBER {
-		// What an earlier try left here belongs to no swarm.
-		if err := os.RemoveAll(n.folder.path("raft")); err != nil {
-			return err
-		}
-		if err := n.openReplica(); err != nil {
-			return err
-		}
-	}
-	n.log.Info("joined", "swarm", m.SwarmID, "role", m.Role)
-	return n.folder.remember(m)
-}
-
-// found makes a new swarm with this device as its admin. The root key signs
-// that once, and is forgotten.
-func (n *node) found(ctx context.Context) error {
-	// A founding that was interrupted left a group without a swarm.
+	// What an earlier try to found a swarm left here belongs to none.
 	if err := os.RemoveAll(n.folder.path("raft")); err != nil {
 		return err
 	}
-	root, rootKey, err := ed25519.GenerateKey(rand.Reader)
+	if err := n.folder.remember(m); err != nil {
+		return err
+	}
+	n.log.Info("joined", "swarm", m.SwarmID, "role", m.Role)
+	if a.GetRole() < wire.Role_ROLE_MEMBER {
+		return nil
+	}
+	return n.openReplica()
+}
+
+// found makes a new swarm with this device as its admin. The root key signs
+// that once, and is forgotten. A founding that was interrupted goes on, or was
+// done but for swarm.json.
+func (n *node) found(ctx context.Context) error {
+	op, err := n.founding()
 	if err != nil {
 		return err
+	}
+	m := &membership{
+		SwarmID: wire.NewSwarmID(op.GetRootKey()), SwarmName: op.GetSwarmName(), Generation: 1,
+		Role: wire.RoleName(wire.Role_ROLE_ADMIN), DeviceName: n.profile.GetName(),
+	}
+	n.swarm.Store(m)
+	if err := n.openReplica(); err != nil {
+		return err
+	}
+	err = n.replica.Load().group.Found(ctx, op)
+	if wire.CodeOf(err) == wire.Code_CODE_CONFLICT {
+		if err = n.foundBefore(m); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	n.log.Info("founded", "swarm", m.SwarmID, "name", m.SwarmName)
+	return n.folder.remember(m)
+}
+
+// founding is the first command of a new swarm.
+func (n *node) founding() (*wire.FoundSwarm, error) {
+	root, rootKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, err
 	}
 	leaseKey := make([]byte, 32)
 	rand.Read(leaseKey)
@@ -136,16 +194,26 @@ func (n *node) found(ctx context.Context) error {
 		RootKey: root, Founder: string(n.id.ID), Profile: n.profile, LeaseKey: leaseKey, SwarmName: name,
 	}
 	op.Signature = ed25519.Sign(rootKey, wire.FoundingStatement(op))
-	m := &membership{SwarmID: wire.NewSwarmID(root), SwarmName: name, Generation: 1, Role: wire.RoleName(wire.Role_ROLE_ADMIN)}
-	n.swarm.Store(m)
-	if err := n.openReplica(); err != nil {
-		return err
+	return op, nil
+}
+
+// foundBefore fills in m from the state of a swarm that this device founded
+// alone, and whose swarm.json is not there.
+func (n *node) foundBefore(m *membership) error {
+	ours := false
+	group := n.replica.Load().group
+	voters := group.Voters()
+	group.Read(func(s *state.State) {
+		d := s.Device(n.id.ID)
+		if ours = d != nil && len(voters) == 1 && voters[0] == n.id.ID; ours {
+			m.SwarmID, m.SwarmName, m.Generation, m.Role = s.SwarmID(), s.SwarmName(), s.Generation(), wire.RoleName(d.Role)
+		}
+	})
+	if !ours {
+		return wire.Errorf(wire.Code_CODE_CONFLICT,
+			"the data folder %s holds the log of a swarm, but swarm.json, which says of which, is not there: restore it from a copy, or name an empty folder with --data", n.folder.dir)
 	}
-	if err := n.replica.Load().group.Found(ctx, op); err != nil {
-		return err
-	}
-	n.log.Info("founded", "swarm", m.SwarmID, "name", name)
-	return n.folder.remember(m)
+	return nil
 }
 
 // openReplica opens what members have: the group's log and the pages.

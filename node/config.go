@@ -77,9 +77,9 @@ func (c Config) Validate() error {
 	if c.Slots < 0 || c.Slots > 1024 {
 		problems = append(problems, fmt.Errorf("--slots %d: 1 to 1024, or 0 to decide by the cores", c.Slots))
 	}
-	for flag, address := range map[string]string{"--public": c.Public, "--control": c.Control, "--p2p": c.P2P} {
-		if err := checkAddress(address); err != nil {
-			problems = append(problems, fmt.Errorf("%s %s: %w", flag, address, err))
+	for _, a := range []struct{ flag, address string }{{"--public", c.Public}, {"--control", c.Control}, {"--p2p", c.P2P}} {
+		if err := checkAddress(a.address); err != nil {
+			problems = append(problems, fmt.Errorf("%s %s: %w", a.flag, a.address, err))
 		}
 	}
 	if err := errors.Join(problems...); err != nil {

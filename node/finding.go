@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -15,8 +17,17 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// watchEvery is the least time between two looks at the registry.
-const watchEvery = 100 * time.Millisecond
+const (
+	// watchEvery is the least time between two looks at the registry.
+	watchEvery = 100 * time.Millisecond
+	// kickAfter is how long a removed device stays connected: one that has left
+	// still waits for the answer that says so.
+	kickAfter = time.Second
+	// maxAsked bounds the members that are dialled at once while no coordinator
+	// is known, each headStart after the one before.
+	maxAsked  = 3
+	headStart = 250 * time.Millisecond
+)
 
 // stream is a byte stream to the coordinator.
 type stream = io.ReadWriteCloser
@@ -65,8 +76,20 @@ func (n *node) hello() *wire.Hello {
 	}
 }
 
-// welcomed takes what a session's start tells: who the members are.
+// welcomed takes what a session's start tells: who the members are, and who are
+// members no more.
 func (n *node) welcomed(w *wire.Welcome) {
+	n.welcome.Store(w)
+	members := make(map[wire.DeviceID]bool)
+	for _, m := range w.GetMembers() {
+		members[wire.DeviceID(m.GetId())] = true
+	}
+	n.admitted.Range(func(id, _ any) bool {
+		if !members[id.(wire.DeviceID)] {
+			n.admitted.Delete(id)
+		}
+		return true
+	})
 	n.meet(w.GetMembers())
 	n.connectedOnce.Do(func() { close(n.connected) })
 }
@@ -101,16 +124,16 @@ func (n *node) refused(r *wire.Refusal) {
 	n.hint.Store(nil)
 }
 
-// likelyCoordinator returns whom to dial: Raft's leader, the last hint, or any
-// member, who will know.
-func (n *node) likelyCoordinator() (wire.DeviceID, error) {
+// likelyCoordinators returns whom to dial: Raft's leader, the last hint, or a
+// few members, any of whom will know.
+func (n *node) likelyCoordinators() ([]wire.DeviceID, error) {
 	if r := n.replica.Load(); r != nil {
 		if id, _ := r.group.Leader(); id != "" && id != n.id.ID {
-			return id, nil
+			return []wire.DeviceID{id}, nil
 		}
 	}
 	if hint := n.hint.Load(); hint != nil && *hint != n.id.ID {
-		return *hint, nil
+		return []wire.DeviceID{*hint}, nil
 	}
 	var others []wire.DeviceID
 	for _, id := range n.host.Members() {
@@ -119,9 +142,49 @@ func (n *node) likelyCoordinator() (wire.DeviceID, error) {
 		}
 	}
 	if len(others) == 0 {
-		return "", wire.Errorf(wire.Code_CODE_UNAVAILABLE, "no coordinator is known yet")
+		return nil, wire.Errorf(wire.Code_CODE_UNAVAILABLE, "no coordinator is known yet")
 	}
-	return others[rand.IntN(len(others))], nil
+	rand.Shuffle(len(others), func(i, k int) { others[i], others[k] = others[k], others[i] })
+	return others[:min(len(others), maxAsked)], nil
+}
+
+// openFirst opens a session's stream to the first of some devices that answers.
+// Each gets a head start on the next: the addresses that are known of one may be
+// of yesterday, and to find that out takes seconds.
+func (n *node) openFirst(ctx context.Context, ids []wire.DeviceID) (stream, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var opening sync.WaitGroup
+	var mu sync.Mutex
+	var first stream
+	var failed error
+	for i, id := range ids {
+		opening.Go(func() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(time.Duration(i) * headStart):
+			}
+			s, err := n.host.Open(ctx, id, p2p.ProtocolSession)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil:
+				failed = cmp.Or(failed, err)
+				n.forgetHint(id)
+			case first != nil:
+				s.Close()
+			default:
+				first = s
+				cancel()
+			}
+		})
+	}
+	opening.Wait()
+	if first == nil {
+		return nil, cmp.Or(failed, context.Cause(ctx))
+	}
+	return first, nil
 }
 
 // forgetHint drops a hint that led nowhere.
@@ -184,20 +247,28 @@ func (n *node) admit(ctx context.Context, join *wire.JoinRequest) (*wire.AdmitRe
 // and whom to cut off.
 func (n *node) watchState(ctx context.Context) error {
 	r := n.replica.Load()
-	known := make(map[wire.DeviceID]bool)
+	f := follower{known: make(map[wire.DeviceID]bool), removed: make(map[wire.DeviceID]time.Time)}
 	var leader wire.DeviceID
 	for {
+		var due <-chan time.Time
+		if len(f.removed) > 0 {
+			due = time.After(kickAfter)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.changed:
+		case <-due:
 		}
 		if id, _ := r.group.Leader(); id != leader {
 			if leader = id; id != "" && id != n.id.ID && id != n.worker.Link().Coordinator() {
 				n.worker.Link().Redial()
 			}
 		}
-		n.followRegistry(r, known)
+		n.followRegistry(r, &f)
+		if n.removed() && !n.leaving.Load() {
+			n.stop(wire.Errorf(wire.Code_CODE_REMOVED, "this device was removed from the swarm; join again with another data folder and a new invite"))
+		}
 		select { // a busy log changes hundreds of times a second
 		case <-ctx.Done():
 			return nil
@@ -206,9 +277,25 @@ func (n *node) watchState(ctx context.Context) error {
 	}
 }
 
+// removed reports whether the replicated state says that this device was
+// removed.
+func (n *node) removed() (gone bool) {
+	if r := n.replica.Load(); r != nil {
+		r.group.Read(func(s *state.State) { gone = s.Removed(n.id.ID) })
+	}
+	return gone
+}
+
+// follower is what a node has seen of the registry.
+type follower struct {
+	known map[wire.DeviceID]bool
+	// removed are devices to cut off, and since when.
+	removed map[wire.DeviceID]time.Time
+}
+
 // followRegistry compares the registry with the devices known before.
-func (n *node) followRegistry(r *replica, known map[wire.DeviceID]bool) {
-	var members, removed []wire.DeviceID
+func (n *node) followRegistry(r *replica, f *follower) {
+	var members []wire.DeviceID
 	now := make(map[wire.DeviceID]bool)
 	r.group.Read(func(s *state.State) {
 		for _, d := range s.Devices() {
@@ -220,20 +307,24 @@ func (n *node) followRegistry(r *replica, known map[wire.DeviceID]bool) {
 	})
 	changed := false
 	for id := range now {
-		changed = changed || !known[id]
-		known[id] = true
+		changed = changed || !f.known[id]
+		f.known[id] = true
 	}
-	for id := range known {
+	for id := range f.known {
 		if !now[id] {
-			delete(known, id)
-			removed = append(removed, id)
+			changed = true
+			delete(f.known, id)
+			n.admitted.Delete(id)
+			f.removed[id] = time.Now()
 		}
 	}
-	if (changed || len(removed) > 0) && len(members) > 0 {
+	if changed && len(members) > 0 {
 		n.host.SetMembers(members)
 	}
-	for _, id := range removed {
-		n.admitted.Delete(id)
-		n.host.Kick(id)
+	for id, since := range f.removed {
+		if time.Since(since) >= kickAfter {
+			delete(f.removed, id)
+			n.host.Kick(id)
+		}
 	}
 }

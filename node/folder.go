@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -24,6 +25,8 @@ type membership struct {
 	Generation uint64       `json:"generation"`
 	// Role is what the device was admitted as: "worker", "member" or "admin".
 	Role string `json:"role"`
+	// DeviceName is the name that the device went by last.
+	DeviceName string `json:"deviceName"`
 }
 
 // openFolder makes the folder if need be, and locks it.
@@ -67,6 +70,18 @@ func (f *folder) membership() (*membership, error) {
 	return m, nil
 }
 
+// name is what the device is called: as asked for, else as before, else as the
+// host is.
+func (f *folder) name(asked string) string {
+	if asked != "" {
+		return asked
+	}
+	if m, err := f.membership(); err == nil && m != nil && wire.CheckName(m.DeviceName) == nil {
+		return m.DeviceName
+	}
+	return defaultName()
+}
+
 // remember writes swarm.json.
 func (f *folder) remember(m *membership) error {
 	b, err := json.MarshalIndent(m, "", "  ")
@@ -105,10 +120,26 @@ func writeFile(path string, data []byte) error {
 	if err == nil {
 		err = os.Rename(tmp.Name(), path)
 	}
+	if err == nil {
+		err = syncFolder(filepath.Dir(path))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// syncFolder makes a rename in a folder durable, where the system can.
+func syncFolder(dir string) error {
+	if runtime.GOOS == "windows" { // it keeps renames in its own journal
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }
 
 // parseRole reads a role as flags and files have it.

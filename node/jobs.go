@@ -154,7 +154,7 @@ func (s *service) PutProgram(ctx context.Context, in *connect.ClientStream[wire.
 	}
 	file, err := s.receiveProgram(in, head)
 	if err != nil {
-		return nil, err
+		return nil, fullDisk(err)
 	}
 	defer os.Remove(file.Name())
 	defer file.Close()

@@ -2,8 +2,11 @@ package node
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 
@@ -35,6 +38,72 @@ type logBook struct {
 
 func newLogBook() *logBook {
 	return &logBook{more: make(chan struct{}), wake: make(chan struct{}, 1)}
+}
+
+// auditHandler passes on what a part logs, and notes what it marks as an audit
+// event in the book too, which people look at.
+type auditHandler struct {
+	slog.Handler
+	book *logBook
+	self wire.DeviceID
+}
+
+// Enabled implements slog.Handler: refusals are warnings, and always noted.
+func (h auditHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn || h.Handler.Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (h auditHandler) Handle(ctx context.Context, r slog.Record) error {
+	audit, device := false, ""
+	words := []string{r.Message}
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "audit":
+			audit = a.Value.Kind() == slog.KindBool && a.Value.Bool()
+		case "device":
+			device = a.Value.String()
+		case "what":
+			words = append(words, a.Value.String())
+		default:
+			words = append(words, a.Key+" "+a.Value.String())
+		}
+		return true
+	})
+	if audit {
+		h.book.publish(&wire.LogLine{
+			TimeMs: r.Time.UnixMilli(), Level: "warn", Source: "node " + h.self.Short(), Device: device,
+			Message: shown(strings.Join(words, " ")), Audit: true,
+		})
+	}
+	if !h.Handler.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (h auditHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return auditHandler{h.Handler.WithAttrs(attrs), h.book, h.self}
+}
+
+// WithGroup implements slog.Handler.
+func (h auditHandler) WithGroup(name string) slog.Handler {
+	return auditHandler{h.Handler.WithGroup(name), h.book, h.self}
+}
+
+// shown is a text as a line may have it: printable and short enough.
+func shown(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, text)
+	if len(text) > maxLineText {
+		text = strings.ToValidUTF8(text[:maxLineText], "")
+	}
+	return text
 }
 
 // note remembers a line.
@@ -127,8 +196,15 @@ func (b *logBook) heard(message []byte) {
 		return
 	}
 	for _, line := range m.GetLines() {
-		if len(line.GetMessage()) <= maxLineText && wire.CheckText(line.GetMessage(), line.GetSource(), line.GetLevel()) {
+		if validLine(line) {
 			b.note(line)
 		}
 	}
+}
+
+// validLine reports whether a line from elsewhere may be shown to people.
+func validLine(l *wire.LogLine) bool {
+	return len(l.GetMessage()) <= maxLineText &&
+		len(l.GetSource()) <= wire.MaxName && len(l.GetLevel()) <= wire.MaxName && len(l.GetDevice()) <= wire.MaxName &&
+		wire.CheckText(l.GetMessage(), l.GetSource(), l.GetLevel(), l.GetDevice())
 }

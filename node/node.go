@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ostrich-legs/ostrich/consensus"
 	"github.com/ostrich-legs/ostrich/node/control"
@@ -56,9 +57,15 @@ type node struct {
 	connectedOnce sync.Once
 	// stop ends the node, with the reason as the cause.
 	stop context.CancelCauseFunc
-	// leaving is set when this device has left the swarm by its own wish.
-	leaving  atomic.Bool
-	sessions sync.WaitGroup
+	// leaving is set while this device asks to leave the swarm, left when it has.
+	leaving, left atomic.Bool
+	sessions      sync.WaitGroup
+	// yield makes this node give leadership away, if it has it, until stays, of
+	// capacity 1, says that it may lead again.
+	yield atomic.Pointer[context.CancelFunc]
+	stays chan struct{}
+	// welcome is the newest word of a coordinator about this device.
+	welcome atomic.Pointer[wire.Welcome]
 }
 
 // replica is what a member has beyond a worker: the replicated state and pages.
@@ -87,24 +94,25 @@ func Run(ctx context.Context, c Config, ready func()) error {
 		return err
 	}
 	defer folder.close()
-	ctx, stop := context.WithCancelCause(ctx)
+	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	n := &node{
 		cfg: c, log: c.Log, folder: folder, stop: stop,
-		logs: newLogBook(), connected: make(chan struct{}),
+		logs: newLogBook(), connected: make(chan struct{}), stays: make(chan struct{}, 1),
 	}
-	err = n.open(ctx)
-	if err == nil {
-		err = n.run(ctx, ready)
+	err = n.open(inner)
+	switch {
+	case err == nil:
+		err = n.run(inner, ready)
+	case inner.Err() != nil:
+		err = nil // what it was about to do no longer matters
 	}
 	n.close()
-	if n.leaving.Load() {
+	switch cause := context.Cause(inner); {
+	case n.left.Load():
 		return folder.forget()
-	}
-	if ctx.Err() != nil && err == nil {
-		if cause := context.Cause(ctx); cause != context.Canceled {
-			err = cause
-		}
+	case err == nil && ctx.Err() == nil && cause != errStopped:
+		return cause
 	}
 	return err
 }
@@ -119,18 +127,14 @@ func (n *node) open(ctx context.Context) error {
 		return err
 	}
 	n.id = session.Identity{ID: wire.NewDeviceID(publicKey(key)), Key: key}
-	name := n.cfg.Name
-	if name == "" {
-		name = defaultName()
-	}
-	n.profile = n.cfg.profile(name)
+	n.profile = n.cfg.profile(n.folder.name(n.cfg.Name))
 	if n.host, err = p2p.New(p2p.Config{
 		Key:       key,
 		Listen:    n.cfg.P2P,
 		MDNS:      !n.cfg.NoMDNS,
 		Role:      n.roleOf,
 		PeersFile: n.folder.path("peers.json"),
-		Log:       n.log.With("part", "p2p"),
+		Log:       slog.New(auditHandler{n.log.With("part", "p2p").Handler(), n.logs, n.id.ID}),
 	}); err != nil {
 		return err
 	}
@@ -196,7 +200,7 @@ func (n *node) run(ctx context.Context, ready func()) error {
 	}
 	if r := n.replica.Load(); r != nil {
 		stages = append(stages, n.watchState,
-			func(ctx context.Context) error { return r.group.Run(ctx, n.coordinate) },
+			func(ctx context.Context) error { return n.runGroup(ctx, r.group) },
 			r.pages.Run)
 	}
 	stages = append(stages, func(ctx context.Context) error { return n.logs.gossip(ctx, n.host.Publish) })
@@ -212,6 +216,45 @@ func (n *node) announceReady(ctx context.Context, ready func()) error {
 		<-ctx.Done()
 	}
 	return nil
+}
+
+// runGroup takes part in the group until ctx ends. In between, while this device
+// leaves the swarm, it neither leads nor wants to.
+func (n *node) runGroup(ctx context.Context, group *consensus.Group) error {
+	for {
+		turn, yield := context.WithCancel(ctx)
+		n.yield.Store(&yield)
+		err := group.Run(turn, n.coordinate)
+		yielded := turn.Err() != nil
+		yield()
+		if err != nil || ctx.Err() != nil || !yielded {
+			return err
+		}
+		if err := n.stayBehind(ctx, turn, group); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// stayBehind hands leadership over as often as the others elect this node, until
+// it stays after all, or ctx ends. over is a context that has ended.
+func (n *node) stayBehind(ctx, over context.Context, group *consensus.Group) error {
+	look := time.NewTicker(watchEvery)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.stays:
+			return nil
+		case <-look.C:
+		}
+		if id, _ := group.Leader(); id == n.id.ID {
+			if err := group.Run(over, n.coordinate); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // coordinate is this node's role while it leads: see consensus.Group.Run.
@@ -309,14 +352,9 @@ func (n *node) dialCoordinator(ctx context.Context) (stream, error) {
 		})
 		return ours, nil
 	}
-	id, err := n.likelyCoordinator()
+	ids, err := n.likelyCoordinators()
 	if err != nil {
 		return nil, err
 	}
-	s, err := n.host.Open(ctx, id, p2p.ProtocolSession)
-	if err != nil {
-		n.forgetHint(id)
-		return nil, err
-	}
-	return s, nil
+	return n.openFirst(ctx, ids)
 }

@@ -30,19 +30,34 @@ type testNode struct {
 	dir    string
 	client *control.Client
 	stop   func()
+	// wait waits for a node that ends by itself, and returns its error.
+	wait func() error
 }
 
 // start runs a node on a folder until the test ends or stop is called, and
 // returns when it is ready.
 func start(t *testing.T, dir, join string) *testNode {
 	t.Helper()
+	c := config(dir, join)
+	c.Name = filepath.Base(dir)
+	return startWith(t, c)
+}
+
+// config is that of a node of a test.
+func config(dir, join string) node.Config {
 	c := node.DefaultConfig()
 	c.DataDir, c.Join = dir, join
 	c.Public, c.Control, c.P2P, c.NoMDNS = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", true
-	c.Name = filepath.Base(dir)
 	if testing.Verbose() {
-		c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", c.Name)
+		c.Log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("node", filepath.Base(dir))
 	}
+	return c
+}
+
+// startWith is start with a configuration of the test's own.
+func startWith(t *testing.T, c node.Config) *testNode {
+	t.Helper()
+	dir := c.DataDir
 	ctx, cancel := context.WithCancel(context.Background())
 	ready := make(chan struct{})
 	ended := make(chan error, 1)
@@ -55,6 +70,16 @@ func start(t *testing.T, dir, join string) *testNode {
 			if err := <-ended; err != nil {
 				t.Errorf("the node on %s ended with: %v", dir, err)
 			}
+		}
+	}
+	wait := func() error {
+		stopped = true
+		defer cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(20 * time.Second):
+			return fmt.Errorf("the node on %s goes on", dir)
 		}
 	}
 	t.Cleanup(stop)
@@ -72,7 +97,7 @@ func start(t *testing.T, dir, join string) *testNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	return &testNode{dir: dir, client: client, stop: stop}
+	return &testNode{dir: dir, client: client, stop: stop, wait: wait}
 }
 
 // invite makes an invite through the node and returns its text.

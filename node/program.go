@@ -3,7 +3,9 @@ package node
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"io"
+	"syscall"
 
 	"connectrpc.com/connect"
 
@@ -40,4 +42,13 @@ func copyProgram(in *connect.ClientStream[wire.PutProgramRequest], head *wire.Pu
 		return wire.Errorf(wire.Code_CODE_INVALID, "the program arrived damaged; submit it again")
 	}
 	return nil
+}
+
+// fullDisk says of an error that a full disk made what the way out is; others
+// it returns as they are.
+func fullDisk(err error) error {
+	if errors.Is(err, syscall.ENOSPC) {
+		return wire.Errorf(wire.Code_CODE_NO_SPACE, "the disk of this node's data folder is full: free some space, or remove jobs (%v)", err)
+	}
+	return err
 }

@@ -3,15 +3,21 @@ package node
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"time"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
+
+// maxPublicBody bounds a request to the public listener: section 11 of the
+// design.
+const maxPublicBody = 1 << 20
 
 // publicServer is the listener that anybody on the network may reach: health,
 // which also tells a joiner where the swarm is.
@@ -19,6 +25,7 @@ type publicServer struct {
 	node     *node
 	listener net.Listener
 	http     *http.Server
+	refusals *rate.Limiter // how often they are told of
 	done     chan struct{}
 }
 
@@ -33,7 +40,7 @@ func newPublicServer(n *node) (*publicServer, error) {
 		return nil, wire.Errorf(wire.Code_CODE_CONFLICT,
 			"the public address %s cannot be used (%v); name another with --public HOST:PORT, port 0 for any free one", address, rootCause(err))
 	}
-	p := &publicServer{node: n, listener: listener, done: make(chan struct{})}
+	p := &publicServer{node: n, listener: listener, refusals: rate.NewLimiter(1, 10), done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", p.health)
 	p.http = &http.Server{
@@ -43,6 +50,7 @@ func newPublicServer(n *node) (*publicServer, error) {
 		WriteTimeout:      10 * time.Second,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
 	go func() {
 		defer close(p.done)
@@ -67,16 +75,43 @@ func (p *publicServer) guard(next http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'")
+		w.Header().Set("Referrer-Policy", "no-referrer")
 		if !p.knownHost(r.Host) {
-			http.Error(w, "this host is not known by that name", http.StatusMisdirectedRequest)
+			p.refuse(w, r, http.StatusMisdirectedRequest, "this host is not known by that name")
 			return
 		}
-		if origin := r.Header.Get("Origin"); origin != "" && origin != "http://"+r.Host {
-			http.Error(w, "requests from other origins are refused", http.StatusForbidden)
+		if !sameSite(r) {
+			p.refuse(w, r, http.StatusForbidden, "requests from other origins are refused")
 			return
 		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxPublicBody)
 		next.ServeHTTP(w, r)
 	})
+}
+
+// refuse answers a request that is not let through, and has people told of it.
+func (p *publicServer) refuse(w http.ResponseWriter, r *http.Request, status int, why string) {
+	http.Error(w, why, status)
+	if p.refusals.Allow() {
+		p.node.logs.publish(&wire.LogLine{
+			TimeMs: time.Now().UnixMilli(), Level: "warn", Source: "public", Audit: true,
+			Message: shown("refused a request from " + r.RemoteAddr + " to " + r.Host + ": " + why),
+		})
+	}
+}
+
+// sameSite reports whether a request comes from no page, from one of ours, or
+// is somebody who follows a link.
+func sameSite(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin":
+	default:
+		if r.Header.Get("Sec-Fetch-Mode") != "navigate" {
+			return false
+		}
+	}
+	origin := r.Header.Get("Origin")
+	return origin == "" || origin == "http://"+r.Host
 }
 
 // knownHost accepts addresses, which no stranger's DNS can point elsewhere, and

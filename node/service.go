@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 	"github.com/ostrich-legs/ostrich/p2p/wire/wireconnect"
@@ -136,29 +137,54 @@ func (s *service) CreateInvite(ctx context.Context, r *connect.Request[wire.Crea
 	return connect.NewResponse(&wire.CreateInviteResponse{Invite: invite}), nil
 }
 
-// Stop ends the node soon after its answer.
+// Stop begins the end of the node.
 func (s *service) Stop(context.Context, *connect.Request[wire.StopRequest]) (*connect.Response[wire.StopResponse], error) {
-	s.node.stopSoon()
+	s.node.stop(errStopped) // the control server ends last, and lets answers leave
 	return connect.NewResponse(&wire.StopResponse{}), nil
 }
 
 // Leave takes this device out of the swarm, ends the node, and clears its data
-// folder.
+// folder. A coordinator hands its role over first: once it is out nobody takes
+// part in a group with it.
 func (s *service) Leave(ctx context.Context, _ *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error) {
-	_, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_RemoveDevice{RemoveDevice: &wire.RemoveDeviceRequest{
-		DeviceId: string(s.node.id.ID),
-	}}})
-	if err != nil && wire.CodeOf(err) != wire.Code_CODE_REMOVED {
+	if err := s.opened(); err != nil {
 		return nil, err
 	}
-	s.node.leaving.Store(true)
-	s.node.stopSoon()
+	n := s.node
+	if !n.leaving.CompareAndSwap(false, true) {
+		return nil, wire.Errorf(wire.Code_CODE_CONFLICT, "this device is leaving the swarm already")
+	}
+	yield := n.yield.Load()
+	yields := n.lead.Load() != nil && yield != nil && n.hasSuccessors()
+	if yields {
+		(*yield)()
+	}
+	_, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_RemoveDevice{RemoveDevice: &wire.RemoveDeviceRequest{
+		DeviceId: string(n.id.ID),
+	}}})
+	if err != nil && wire.CodeOf(err) != wire.Code_CODE_REMOVED && !n.removed() {
+		if yields {
+			n.stays <- struct{}{}
+		}
+		n.leaving.Store(false)
+		return nil, err
+	}
+	n.left.Store(true)
+	n.stop(errStopped)
 	return connect.NewResponse(&wire.LeaveResponse{}), nil
 }
 
-// stopSoon ends the node once the answer under way has had time to leave.
-func (n *node) stopSoon() {
-	time.AfterFunc(50*time.Millisecond, func() { n.stop(errStopped) })
+// hasSuccessors reports whether other members could coordinate.
+func (n *node) hasSuccessors() bool {
+	others := 0
+	n.replica.Load().group.Read(func(s *state.State) {
+		for _, d := range s.Devices() {
+			if d.Role >= wire.Role_ROLE_MEMBER && d.ID != n.id.ID {
+				others++
+			}
+		}
+	})
+	return others > 0
 }
 
 // StreamLogs streams what happened, and, if asked, what happens.

@@ -192,14 +192,15 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 		}
 		pkg := path.Dir(s.name)
 		doc := strings.Join(strings.Fields(s.file.Doc.Text()), " ")
-		if s.file.Name.Name != "main" { // of a program, any words will do
-			doc, _ = strings.CutPrefix(doc, "Package "+s.file.Name.Name+" ")
+		begin := "Package " + s.file.Name.Name + " "
+		if s.file.Name.Name == "main" {
+			begin = "" // programs begin with their name, in whatever words
 		}
-		said[pkg] = said[pkg] || doc != ""
+		said[pkg] = said[pkg] || doc != "" && strings.HasPrefix(doc, begin)
 	}
 	for pkg, ok := range said {
 		if !ok {
-			t.Errorf("package %s has no package comment: say in its doc.go what it is for, what it leaves to others, and who calls it", pkg)
+			t.Errorf("package %s has no comment that begins \"Package NAME\": say in its doc.go what it is for, what it leaves to others, and who calls it", pkg)
 		}
 	}
 }

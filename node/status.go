@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -60,8 +61,12 @@ func (s *service) GetStatus(ctx context.Context, _ *connect.Request[wire.GetStat
 		Version:        n.cfg.Version,
 		Pid:            int32(os.Getpid()),
 	}
+	if w := n.welcome.Load(); w != nil {
+		st.Name, st.Role = w.GetDeviceName(), w.GetRole()
+	}
+	st.BytesStored = n.worker.Status().ProgramBytes
 	if r := n.replica.Load(); r != nil {
-		st.BytesStored = r.pages.Status().StoredBytes
+		st.BytesStored += r.pages.Status().StoredBytes
 		r.group.Read(func(s *state.State) {
 			if d := s.Device(n.id.ID); d != nil {
 				st.Name, st.Role = d.Name, d.Role
@@ -73,10 +78,16 @@ func (s *service) GetStatus(ctx context.Context, _ *connect.Request[wire.GetStat
 		view = n.localView()
 	}
 	if !quorum {
+		view = proto.CloneOf(view) // the cache's stays as it is
 		view.Coordinator = ""
 	}
 	st.View, st.ViewAgeMs = view, age.Milliseconds()
 	st.Warnings = warnings(st)
+	if r := n.replica.Load(); r != nil {
+		if err := r.pages.Space(); err != nil {
+			st.Warnings = append(st.Warnings, err.Error())
+		}
+	}
 	return connect.NewResponse(&wire.GetStatusResponse{Status: st}), nil
 }
 

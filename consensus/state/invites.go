@@ -38,7 +38,8 @@ func inviteID(linkKey []byte) string {
 }
 
 // issueInvite adds an invite. Repeated with the same keys and terms it changes
-// nothing.
+// nothing: the expiry stays the first one's, for who asks again because the
+// outcome is not known counts from a later now.
 func (s *State) issueInvite(actor wire.DeviceID, op *wire.IssueInvite) (OpResult, error) {
 	if err := s.checkInvite(op); err != nil {
 		return OpResult{}, err
@@ -78,7 +79,7 @@ func (s *State) checkInvite(op *wire.IssueInvite) error {
 
 func sameTerms(a, b *Invite) bool {
 	return bytes.Equal(a.CodeKey, b.CodeKey) && bytes.Equal(a.LinkKey, b.LinkKey) && a.Role == b.Role &&
-		a.MaxUses == b.MaxUses && a.ExpiresAtMS == b.ExpiresAtMS && a.CreatedBy == b.CreatedBy
+		a.MaxUses == b.MaxUses && a.CreatedBy == b.CreatedBy
 }
 
 func (s *State) addInvite(inv *Invite) {
@@ -101,7 +102,7 @@ func (s *State) inviteByID(id string) *Invite {
 func (s *State) revokeInvite(op *wire.RevokeInvite) error {
 	inv := s.inviteByID(op.GetInviteId())
 	if inv == nil {
-		return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no invite of that ID")
+		return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no invite %.40q; see: ostrich invite ls", op.GetInviteId())
 	}
 	inv.Revoked = true
 	return nil

@@ -19,7 +19,7 @@ func (c *Coordinator) packResults(ctx context.Context, id wire.JobID) error {
 	var err error
 	c.cfg.Group.Read(func(s *state.State) {
 		if j := s.Job(id); j != nil {
-			if first, n = j.InlineRun(); n > 1 {
+			if first, n = j.InlineRun(); n > 0 {
 				page, err = j.PackRun(first, n)
 			}
 		}

@@ -74,6 +74,8 @@ type Coordinator struct {
 	packs *packCache
 
 	invites *rate.Limiter
+	// handshakes bounds how often refused strangers are told of.
+	handshakes *rate.Limiter
 	// kick wakes the dispatcher.
 	kick chan struct{}
 	// background holds the goroutines that outlive a request: recorders.
@@ -82,12 +84,22 @@ type Coordinator struct {
 	mu      sync.Mutex
 	ctx     context.Context // Run's; nil before, ended after
 	devices map[wire.DeviceID]*device
+	// left tells of devices without a session; those that are offline are not
+	// in it.
+	left    map[wire.DeviceID]leaving
 	jobs    map[wire.JobID]*jobQueue
 	counter uint64 // of attempts in this term
-	started time.Time
-	done    doneRate
-	ended   bool
-	running sync.WaitGroup // sessions
+	// unrecorded is the bytes of results that are not committed yet.
+	unrecorded int
+	started    time.Time
+	done       doneRate
+	ended      bool
+	// expelled are the sessions of devices that removed themselves: they end
+	// when the answer has had time to arrive.
+	expelled []*device
+	running  sync.WaitGroup // sessions, and what ends them
+	// removing is held while a device is removed: the last member must stay.
+	removing sync.Mutex
 }
 
 // swarmFacts never change within a term.
@@ -102,14 +114,16 @@ type swarmFacts struct {
 // date, as it is after the barrier that opens a leadership.
 func New(cfg Config, term uint64) *Coordinator {
 	c := &Coordinator{
-		cfg:     cfg,
-		term:    term,
-		packs:   newPackCache(cfg.Pages),
-		invites: rate.NewLimiter(rate.Every(time.Minute/5), 5),
-		kick:    make(chan struct{}, 1),
-		devices: make(map[wire.DeviceID]*device),
-		jobs:    make(map[wire.JobID]*jobQueue),
-		started: time.Now(),
+		cfg:        cfg,
+		term:       term,
+		packs:      newPackCache(cfg.Pages),
+		invites:    rate.NewLimiter(rate.Every(time.Minute/5), 5),
+		kick:       make(chan struct{}, 1),
+		handshakes: rate.NewLimiter(refusalsPerSecond, refusalBurst),
+		devices:    make(map[wire.DeviceID]*device),
+		left:       make(map[wire.DeviceID]leaving),
+		jobs:       make(map[wire.JobID]*jobQueue),
+		started:    time.Now(),
 	}
 	cfg.Group.Read(func(s *state.State) {
 		c.swarm = swarmFacts{id: s.SwarmID(), name: s.SwarmName(), generation: s.Generation(), leaseKey: s.LeaseKey()}

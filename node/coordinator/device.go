@@ -3,57 +3,85 @@ package coordinator
 import (
 	"time"
 
+	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ostrich-legs/ostrich/consensus/scheduler"
 	"github.com/ostrich-legs/ostrich/node/session"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// maxGrants bounds the grants that wait for a device's sender.
-const maxGrants = 64
+const (
+	// maxGrants bounds the grants that wait for a device's sender.
+	maxGrants = 64
+	// maxHeld bounds the tasks leased to a device at one time, whatever it says
+	// of its slots and speed. Devices take four times as many.
+	maxHeld = 1 << 18
+	// maxHeldBytes bounds the inputs that a device holds; it takes twice as much.
+	maxHeldBytes = 128 << 20
+	// What a device may have the log say of it.
+	linesPerSecond, lineBurst       = 5, 50
+	refusalsPerSecond, refusalBurst = 1, 20
+)
 
 // device is one session of a device. The fields below conn are guarded by the
 // coordinator's mutex.
 type device struct {
 	id    wire.DeviceID
-	role  wire.Role
 	slots int
 	conn  *session.Conn
 	// grants are tasks leased to it whose inputs are still to be sent.
-	grants chan grant
+	grants chan *lease
 	staged stagedPages
 
 	profile  *wire.DeviceProfile
-	inFlight map[wire.JobID]int
-	total    int                     // sum of inFlight
+	leases   map[*lease]struct{}
+	inFlight map[wire.JobID]int // tasks of the leases
+	total    int                // sum of inFlight
+	// late are tasks that it proved to have had when others had them already:
+	// its results of them are welcome while they are open.
+	late map[claimedTask]struct{}
+	// inputBytes is what was sent with the leases; room wakes the sender, which
+	// waits while that is too much.
+	inputBytes int
+	room       chan struct{}
+
 	specSent map[wire.JobID]struct{} // used by its sender only
+	// lines and refusals bound what it can make the log say.
+	lines, refusals *rate.Limiter
+
 	lastSeen time.Time
-	load     *wire.Heartbeat
 	// speed corrects its weight by what it really does; 1 is the swarm's mean.
 	speed float64
 	// gone is when its link broke; its leases are kept for a while.
 	gone time.Time
+	// expelled is set when the device was removed: its session ends soon.
+	expelled bool
 }
 
-// grant is a set of tasks of one job leased to one device.
-type grant struct {
-	job     wire.JobID
-	indexes []uint32
-}
-
-func newDevice(conn *session.Conn, hello *wire.Hello, role wire.Role) *device {
-	d := &device{
+func newDevice(conn *session.Conn, hello *wire.Hello) *device {
+	return &device{
 		id:       wire.DeviceID(hello.GetDeviceId()),
-		role:     role,
 		slots:    int(hello.GetSlots()),
 		conn:     conn,
-		grants:   make(chan grant, maxGrants),
+		grants:   make(chan *lease, maxGrants),
 		profile:  hello.GetProfile(),
+		leases:   make(map[*lease]struct{}),
 		inFlight: make(map[wire.JobID]int),
+		late:     make(map[claimedTask]struct{}),
+		room:     make(chan struct{}, 1),
 		specSent: make(map[wire.JobID]struct{}),
+		lines:    rate.NewLimiter(linesPerSecond, lineBurst),
+		refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		lastSeen: time.Now(),
 		speed:    1,
 	}
-	return d
+}
+
+// leaving is when and how the last session of a device ended.
+type leaving struct {
+	at      time.Time
+	goodbye bool
 }
 
 // hold adds n tasks of a job to what the device has in flight; n may be
@@ -65,6 +93,36 @@ func (d *device) hold(job wire.JobID, n int) {
 		delete(d.inFlight, job)
 	}
 	d.conn.SetBusy(d.total > 0)
+}
+
+// freed lets its sender go on.
+func (d *device) freed() {
+	select {
+	case d.room <- struct{}{}:
+	default:
+	}
+}
+
+// cancel tells the device to stop working on tasks of a lease; on all of them
+// if indexes is nil.
+func (d *device) cancel(job wire.JobID, attempt *wire.Attempt, indexes []uint32) {
+	d.conn.Post(&wire.Frame{Kind: &wire.Frame_CancelTasks{CancelTasks: &wire.CancelTasks{
+		JobId: string(job), Attempt: attempt, Indexes: indexes,
+	}}})
+}
+
+// needsSpec reports whether the next lease of a job must describe it. Its sender
+// alone calls it.
+func (d *device) needsSpec(job wire.JobID, spec *wire.JobSpec) bool {
+	if proto.Size(spec) <= smallSpec {
+		return true
+	}
+	_, sent := d.specSent[job]
+	if len(d.specSent) >= maxSpecsSent {
+		clear(d.specSent)
+	}
+	d.specSent[job] = struct{}{}
+	return !sent
 }
 
 // schedulable is the device as the scheduler sees it.

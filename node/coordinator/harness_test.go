@@ -292,17 +292,12 @@ func (p *peer) submit(n int, change func(*wire.JobSpec)) wire.JobID {
 	for i := range n {
 		items = append(items, fmt.Appendf(nil, "%d\n", i))
 	}
-	packed := wire.EncodePack(items)
-	segment := &wire.Segment{Count: uint32(n)}
-	for _, item := range items {
-		segment.Bytes += uint64(len(item))
-	}
-	if len(packed) <= wire.MaxInline {
-		segment.Inline = packed
-	} else {
-		h, _ := p.h.pages.PutReserved(context.Background(), packed)
-		segment.Page = h[:]
-	}
+	return p.submitInputs(items, change)
+}
+
+// submitInputs makes a job of these inputs.
+func (p *peer) submitInputs(items [][]byte, change func(*wire.JobSpec)) wire.JobID {
+	p.h.t.Helper()
 	spec := &wire.JobSpec{
 		Program: &wire.Program{Name: "prog", Blob: &wire.Blob{Size: 8, Hash: hashOf("program"), Pages: [][]byte{hashOf("program")}}},
 		Retries: 2, TimeoutMs: 10_000, MemoryMib: 64, MaxOutputBytes: 1 << 20,
@@ -315,14 +310,33 @@ func (p *peer) submit(n int, change func(*wire.JobSpec)) wire.JobID {
 	for _, item := range items {
 		after = after.Next(wire.HashOf(item))
 	}
-	_, err := p.conn.Call(p.h.t.Context(), &wire.Request{Kind: &wire.Request_SubmitJob{SubmitJob: &wire.SubmitJobRequest{
+	p.call(&wire.Request{Kind: &wire.Request_SubmitJob{SubmitJob: &wire.SubmitJobRequest{
 		JobId: string(id), Spec: spec, Close: true,
-		Inputs: &wire.AppendInputsRequest{JobId: string(id), Segments: []*wire.Segment{segment}, DigestBefore: before[:], DigestAfter: after[:]},
+		Inputs: &wire.AppendInputsRequest{JobId: string(id), Segments: p.h.segments(items), DigestBefore: before[:], DigestAfter: after[:]},
 	}}})
-	if err != nil {
-		p.h.t.Fatal(err)
-	}
 	return id
+}
+
+// segments packs inputs, in pages if they are not few.
+func (h *harness) segments(items [][]byte) (all []*wire.Segment) {
+	for first, n := 0, 0; first < len(items); first += n {
+		segment := &wire.Segment{First: uint32(first)}
+		size := 0
+		for n = 0; first+n < len(items) && size+wire.PackItemSize(len(items[first+n])) < wire.PageSize-8; n++ {
+			size += wire.PackItemSize(len(items[first+n]))
+			segment.Bytes += uint64(len(items[first+n]))
+		}
+		segment.Count = uint32(n)
+		packed := wire.EncodePack(items[first : first+n])
+		if len(packed) <= wire.MaxInline {
+			segment.Inline = packed
+		} else {
+			hash, _ := h.pages.PutReserved(context.Background(), packed)
+			segment.Page = hash[:]
+		}
+		all = append(all, segment)
+	}
+	return all
 }
 
 func hashOf(s string) []byte {

@@ -13,7 +13,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 	beat := time.NewTicker(housekeepEvery)
 	defer beat.Stop()
 	nextSweep := time.Now().Add(sweepEvery)
-	nextPresence := time.Now().Add(offlineAfter)
+	nextPresence := time.Now()
 	nextSpeed := time.Now()
 	for {
 		select {
@@ -38,7 +38,8 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 	}
 }
 
-// freeGone frees the leases of links that broke and did not come back.
+// freeGone frees the leases of links that broke and did not come back, and ends
+// the sessions of devices that were removed.
 func (c *Coordinator) freeGone(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,6 +49,10 @@ func (c *Coordinator) freeGone(now time.Time) {
 			c.free(d)
 		}
 	}
+	for _, d := range c.expelled {
+		c.running.Go(func() { d.conn.Close(removedText, false) })
+	}
+	c.expelled = nil
 }
 
 // notePresence records which devices have gone offline: the transition only.
@@ -55,19 +60,35 @@ func (c *Coordinator) notePresence(ctx context.Context, now time.Time) {
 	var online []wire.DeviceID
 	c.cfg.Group.Read(func(s *state.State) {
 		for _, d := range s.Devices() {
-			if d.Online && now.Sub(time.UnixMilli(d.PresenceAtMS)) > offlineAfter {
+			if d.Online {
 				online = append(online, d.ID)
 			}
 		}
 	})
 	for _, id := range online {
-		c.mu.Lock()
-		_, here := c.devices[id]
-		c.mu.Unlock()
-		if !here && id != c.cfg.Identity.ID {
+		if c.silent(id, now) && id != c.cfg.Identity.ID {
 			c.setPresence(ctx, id, false)
 		}
 	}
+}
+
+// silent reports whether a device has had no session for so long that it counts
+// as offline. It forgets when that began.
+func (c *Coordinator) silent(id wire.DeviceID, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.devices[id] != nil {
+		return false
+	}
+	since := c.started
+	if l, ok := c.left[id]; ok {
+		since = l.at
+	}
+	if now.Sub(since) < offlineAfter {
+		return false
+	}
+	delete(c.left, id)
+	return true
 }
 
 // setPresence records that a device went on or off line.
@@ -135,6 +156,3 @@ func (c *Coordinator) correctSpeeds() {
 		}
 	}
 }
-
-// seen notes a sign of life. The caller holds the mutex.
-func (c *Coordinator) seen(d *device) { d.lastSeen = time.Now() }

@@ -16,6 +16,20 @@ const (
 	maxBackoff   = 10 * time.Second
 )
 
+const (
+	// maxPassed bounds the tasks that one look passes over because they failed
+	// on the device that asks.
+	maxPassed = 64
+	// maxAgain bounds the tasks that wait to run again before no new ones are
+	// begun: a device that fails everything must not put the whole job there.
+	maxAgain = 64 << 10
+	// maxSkip bounds how far beyond the known high-water mark an earlier term
+	// can have leased.
+	maxSkip = 4 * maxHeld
+	// minCompact is how many entries of the order may be stale.
+	minCompact = 1024
+)
+
 // jobQueue is the soft state of an open job: which of its tasks are leased, and
 // which wait. The tasks that were never leased in this term are not listed one
 // by one: they are those from cursor on.
@@ -30,9 +44,9 @@ type jobQueue struct {
 
 	total  uint32
 	cursor uint32
-	leased map[uint32]wire.DeviceID
+	leased map[uint32]*lease
 	// recording holds the tasks whose results came and are not committed yet.
-	recording map[uint32]struct{}
+	recording map[uint32]received
 	again     map[uint32]*waiting // tasks to run again
 	order     waitingHeap         // the same, by when they may run
 
@@ -40,6 +54,9 @@ type jobQueue struct {
 	extraRuns map[uint32]uint32
 	failedOn  map[uint32][]wire.DeviceID
 
+	// claims is until when tasks that an earlier term leased wait for who has
+	// them.
+	claims   time.Time
 	taskTime map[wire.DeviceID]time.Duration
 	recorder recorder
 	// changed is closed, and replaced, when something was recorded or the job
@@ -63,13 +80,14 @@ func resumeJob(j *state.Job, claims time.Time) *jobQueue {
 		createdMS: j.CreatedAtMS(),
 		total:     j.Total(),
 		cursor:    j.LeasedBelow(),
-		leased:    make(map[uint32]wire.DeviceID),
-		recording: make(map[uint32]struct{}),
+		leased:    make(map[uint32]*lease),
+		recording: make(map[uint32]received),
 		again:     make(map[uint32]*waiting),
 		extraRuns: make(map[uint32]uint32),
 		failedOn:  make(map[uint32][]wire.DeviceID),
 		taskTime:  make(map[wire.DeviceID]time.Duration),
 		changed:   make(chan struct{}),
+		claims:    claims,
 	}
 	for i := range q.cursor {
 		if !j.TaskDone(i) {
@@ -96,17 +114,27 @@ func (q *jobQueue) putBack(index uint32, notBefore time.Time) {
 	if _, ok := q.again[index]; ok {
 		return
 	}
+	if len(q.order) > 2*len(q.again)+minCompact {
+		q.compact()
+	}
 	w := &waiting{index: index, notBefore: notBefore}
 	q.again[index] = w
 	heap.Push(&q.order, w)
 }
 
-// take leases up to n tasks to device: first those that run again and have not
-// failed on it, or failed on all of the eligible devices, then new ones.
-func (q *jobQueue) take(device wire.DeviceID, n, eligible int, now time.Time) []uint32 {
+// compact drops from the order what waits no more.
+func (q *jobQueue) compact() {
+	q.order = slices.DeleteFunc(q.order, func(w *waiting) bool { return q.again[w.index] != w })
+	heap.Init(&q.order)
+}
+
+// take removes up to n tasks for a device from those that wait: first those
+// that run again and have not failed on it, or failed on all of the eligible
+// devices, then new ones, unless too many wait to run again.
+func (q *jobQueue) take(device wire.DeviceID, n int, eligible []wire.DeviceID, now time.Time) []uint32 {
 	var taken []uint32
 	var passed []*waiting
-	for len(taken) < n && len(q.order) > 0 && len(passed) < 64 {
+	for len(taken) < n && len(q.order) > 0 && len(passed) < maxPassed {
 		w := q.order[0]
 		if q.again[w.index] != w { // ended, or claimed, while it waited
 			heap.Pop(&q.order)
@@ -116,7 +144,7 @@ func (q *jobQueue) take(device wire.DeviceID, n, eligible int, now time.Time) []
 			break
 		}
 		heap.Pop(&q.order)
-		if f := q.failedOn[w.index]; len(f) < eligible && slices.Contains(f, device) {
+		if slices.Contains(q.failedOn[w.index], device) && q.untried(w.index, eligible) {
 			passed = append(passed, w)
 			continue
 		}
@@ -127,51 +155,48 @@ func (q *jobQueue) take(device wire.DeviceID, n, eligible int, now time.Time) []
 	for _, w := range passed {
 		heap.Push(&q.order, w)
 	}
-	for len(taken) < n && q.cursor < q.total {
-		if _, claimed := q.leased[q.cursor]; !claimed {
-			taken = append(taken, q.cursor)
-		}
+	for len(taken) < n && q.cursor < q.total && len(q.again) < maxAgain {
+		taken = append(taken, q.cursor)
 		q.cursor++
-	}
-	for _, i := range taken {
-		q.leased[i] = device
 	}
 	return taken
 }
 
-// adopt gives a task to the device that proved a lease of an earlier term or
-// session. It reports whether the task is the device's now.
-func (q *jobQueue) adopt(index uint32, device wire.DeviceID) bool {
-	if holder, ok := q.leased[index]; ok {
-		return holder == device
-	}
-	if index >= q.total {
+// untried reports whether a task has not failed on some of the devices.
+func (q *jobQueue) untried(index uint32, devices []wire.DeviceID) bool {
+	failed := q.failedOn[index]
+	return slices.ContainsFunc(devices, func(d wire.DeviceID) bool { return !slices.Contains(failed, d) })
+}
+
+// claim removes a task from those that wait, for a device that proved a lease of
+// an earlier term or session. It reports false if the task has ended. Those
+// below it that were never leased in this term were in an earlier one, and wait
+// for their devices too.
+func (q *jobQueue) claim(index uint32) bool {
+	switch {
+	case index >= q.total || index >= q.cursor && index-q.cursor > maxSkip:
 		return false
-	}
-	if index < q.cursor {
-		if _, open := q.again[index]; !open {
-			return false // it has ended
-		}
+	case index < q.cursor:
+		_, open := q.again[index]
 		delete(q.again, index)
+		return open
 	}
-	q.leased[index] = device
+	for ; q.cursor < index; q.cursor++ {
+		q.putBack(q.cursor, q.claims)
+	}
+	q.cursor++
 	return true
 }
 
-// release takes a task back from the device that holds it.
-func (q *jobQueue) release(index uint32, device wire.DeviceID, notBefore time.Time) {
-	if q.leased[index] != device {
-		return
-	}
-	delete(q.leased, index)
-	if index < q.cursor {
-		q.putBack(index, notBefore)
-	}
+// release takes a task back from who has it.
+func (q *jobQueue) release(index uint32, notBefore time.Time) {
+	q.end(index)
+	q.putBack(index, notBefore)
 }
 
 // forget drops what is known of a task that has ended.
 func (q *jobQueue) forget(index uint32) {
-	delete(q.leased, index)
+	q.end(index)
 	delete(q.recording, index)
 	delete(q.again, index)
 	delete(q.extraRuns, index)
@@ -181,18 +206,16 @@ func (q *jobQueue) forget(index uint32) {
 // failed notes that an attempt failed on device, and when the task may run
 // again: at once if one of the eligible devices has not failed it, else after a
 // back-off.
-func (q *jobQueue) failed(index uint32, device wire.DeviceID, eligible int, now time.Time) {
+func (q *jobQueue) failed(index uint32, device wire.DeviceID, eligible []wire.DeviceID, now time.Time) {
 	if !slices.Contains(q.failedOn[index], device) {
 		q.failedOn[index] = append(q.failedOn[index], device)
 	}
 	notBefore := now
-	if len(q.failedOn[index]) >= eligible {
-		backoff := min(maxBackoff, firstBackoff<<min(q.extraRuns[index], 16))
-		notBefore = now.Add(backoff)
+	if !q.untried(index, eligible) {
+		notBefore = now.Add(min(maxBackoff, firstBackoff<<min(q.extraRuns[index], 16)))
 	}
-	delete(q.leased, index)
 	delete(q.recording, index)
-	q.putBack(index, notBefore)
+	q.release(index, notBefore)
 }
 
 // runs counts the runs started for a task that is leased or ends now.

@@ -2,7 +2,10 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ostrich-legs/ostrich/consensus/scheduler"
 	"github.com/ostrich-legs/ostrich/consensus/state"
@@ -13,6 +16,9 @@ import (
 // above it an append waits, which slows the submitter down to what the devices
 // take.
 const maxOpenInput = 1 << 30
+
+// maxListBytes bounds a list of jobs: it has to fit in a frame.
+const maxListBytes = wire.MaxFrame - 64<<10
 
 func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.SubmitJobResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "submitting a job"); err != nil {
@@ -177,7 +183,9 @@ func (a asker) removeJob(ctx context.Context, r *wire.RemoveJobRequest) (*wire.R
 		}
 	}
 	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: r.GetJobId()}}})
-	if err != nil {
+	// Of a job that is not there nothing is left to do: the request may have
+	// come before, with an outcome that nobody learned.
+	if err != nil && wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
 		return nil, err
 	}
 	a.c.follow(id)
@@ -200,7 +208,23 @@ func (a asker) listJobs(ctx context.Context, _ *wire.ListJobsRequest) (*wire.Lis
 		a.c.overlay(job)
 		job.Spec = listed(job.GetSpec())
 	}
-	return &wire.ListJobsResponse{Jobs: jobs}, nil
+	return &wire.ListJobsResponse{Jobs: newestJobs(jobs)}, nil
+}
+
+// newestJobs leaves the oldest ended jobs out of a list that would not fit in a
+// frame.
+func newestJobs(jobs []*wire.Job) []*wire.Job {
+	size := 0
+	for _, job := range jobs {
+		size += proto.Size(job) + 8
+	}
+	return slices.DeleteFunc(jobs, func(job *wire.Job) bool {
+		drop := size > maxListBytes && job.GetEndedAtMs() != 0
+		if drop {
+			size -= proto.Size(job) + 8
+		}
+		return drop
+	})
 }
 
 // listed is a spec as a list of many jobs carries it: without what only its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -17,8 +18,17 @@ const (
 // stagedPages are the pages of large outputs that a session writes.
 type stagedPages struct {
 	mu      sync.Mutex
-	partial map[wire.Hash][]byte
+	partial map[wire.Hash]*staged
 	written map[wire.Hash]struct{}
+}
+
+// staged is a page that is being written. Several writers may bring the same
+// bytes at one time: outputs often hold equal pages.
+type staged struct {
+	page []byte
+	size int
+	done chan struct{} // closed when it is stored, or is not
+	err  error         // why it is not; set before done is closed
 }
 
 // has reports whether all of these pages were written in this session.
@@ -37,33 +47,54 @@ func (s *stagedPages) has(pages [][]byte) bool {
 	return true
 }
 
-// add takes a range of a page. It returns the page when it is whole.
-func (s *stagedPages) add(hash wire.Hash, r *wire.WritePageRequest) ([]byte, error) {
+// add takes a range of a page. When the range is the page's last, it returns the
+// page, and whether the caller is the first to bring it whole and so has to
+// store it. It returns nil while more is to come, or if nothing has to be done.
+func (s *stagedPages) add(hash wire.Hash, r *wire.WritePageRequest) (whole *staged, first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.partial == nil {
-		s.partial, s.written = make(map[wire.Hash][]byte), make(map[wire.Hash]struct{})
+		s.partial, s.written = make(map[wire.Hash]*staged), make(map[wire.Hash]struct{})
 	}
-	size, offset := int(r.GetSize()), int(r.GetOffset())
-	page, begun := s.partial[hash]
-	if offset == 0 {
-		page, begun = nil, true
+	if _, ok := s.written[hash]; ok {
+		return nil, false, nil
+	}
+	size, from := int(r.GetSize()), int(r.GetOffset())
+	to := from + len(r.GetData())
+	p := s.partial[hash]
+	if p == nil && from == 0 {
 		if len(s.partial) >= maxStaging {
-			return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "a device writes at most %d pages at one time", maxStaging)
+			return nil, false, wire.Errorf(wire.Code_CODE_EXHAUSTED, "a device writes at most %d pages at one time", maxStaging)
 		}
-		page = make([]byte, 0, size)
+		p = &staged{size: size, done: make(chan struct{})}
+		s.partial[hash] = p
 	}
-	if !begun || len(page) != offset || offset+len(r.GetData()) > size {
-		delete(s.partial, hash)
-		return nil, wire.Errorf(wire.Code_CODE_INVALID, "the ranges of page %v do not follow each other", hash)
+	if p == nil || p.size != size || from > len(p.page) || to > size {
+		if p != nil && len(p.page) < p.size {
+			delete(s.partial, hash)
+		}
+		return nil, false, wire.Errorf(wire.Code_CODE_INVALID, "the ranges of page %v do not follow each other", hash)
 	}
-	page = append(page, r.GetData()...)
-	if len(page) < size {
-		s.partial[hash] = page
-		return nil, nil
+	if to > len(p.page) {
+		p.page = append(p.page, r.GetData()[len(p.page)-from:]...)
+		first = len(p.page) == size
 	}
+	if to < size {
+		return nil, false, nil
+	}
+	return p, first, nil
+}
+
+// finish notes what became of a whole page.
+func (s *stagedPages) finish(hash wire.Hash, p *staged, err error) {
+	if err == nil {
+		s.wrote(hash)
+	}
+	s.mu.Lock()
 	delete(s.partial, hash)
-	return page, nil
+	s.mu.Unlock()
+	p.err = err
+	close(p.done)
 }
 
 func (s *stagedPages) wrote(hash wire.Hash) {
@@ -85,20 +116,29 @@ func (a asker) writePage(ctx context.Context, r *wire.WritePageRequest) (*wire.W
 	busy := a.device.total > 0
 	a.c.mu.Unlock()
 	if !busy {
-		return nil, wire.Errorf(wire.Code_CODE_DENIED, "only a device with a lease writes pages")
+		return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "a device writes pages while it has a lease, and device %s has none", a.id.Short())
 	}
-	page, err := a.device.staged.add(hash, r)
-	if err != nil || page == nil {
+	p, first, err := a.device.staged.add(hash, r)
+	if err != nil || p == nil {
 		return &wire.WritePageResponse{}, err
 	}
+	if first {
+		a.device.staged.finish(hash, p, a.storePage(ctx, hash, p.page))
+	}
+	select {
+	case <-p.done:
+		return &wire.WritePageResponse{}, p.err
+	case <-ctx.Done():
+		return nil, wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
+	}
+}
+
+func (a asker) storePage(ctx context.Context, hash wire.Hash, page []byte) error {
 	if wire.HashOf(page) != hash {
-		return nil, wire.Errorf(wire.Code_CODE_INVALID, "page %v arrived damaged", hash)
+		return wire.Errorf(wire.Code_CODE_INVALID, "page %v arrived damaged", hash)
 	}
-	if _, err := a.c.cfg.Pages.PutReserved(ctx, page); err != nil {
-		return nil, err
-	}
-	a.device.staged.wrote(hash)
-	return &wire.WritePageResponse{}, nil
+	_, err := a.c.cfg.Pages.PutReserved(ctx, page)
+	return err
 }
 
 // readPage answers with a range of a page. Whoever can name a page was told of
@@ -107,6 +147,11 @@ func (a asker) readPage(ctx context.Context, r *wire.ReadPageRequest) (*wire.Rea
 	hash, err := wire.HashFromBytes(r.GetHash())
 	if err != nil || r.GetLength() > wire.MaxChunk {
 		return nil, wire.Errorf(wire.Code_CODE_INVALID, "a page is read by its SHA-256, at most %d bytes at one time", wire.MaxChunk)
+	}
+	named := false
+	a.c.cfg.Group.Read(func(s *state.State) { named = s.Names(hash) })
+	if !named { // and nobody else need be asked
+		return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "nothing names page %v any more", hash)
 	}
 	page, err := a.c.cfg.Pages.Get(ctx, hash)
 	if err != nil {

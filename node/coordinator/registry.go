@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"time"
@@ -25,7 +26,7 @@ func (c *Coordinator) describeDevices() []*wire.Device {
 	var out []*wire.Device
 	c.cfg.Group.Read(func(s *state.State) {
 		for _, d := range s.Devices() {
-			out = append(out, registered(d))
+			out = append(out, described(d))
 		}
 	})
 	c.mu.Lock()
@@ -36,8 +37,8 @@ func (c *Coordinator) describeDevices() []*wire.Device {
 	return out
 }
 
-// registered is what the replicated state says of a device.
-func registered(d *state.Device) *wire.Device {
+// described is what the replicated state says of a device.
+func described(d *state.Device) *wire.Device {
 	profile := &wire.DeviceProfile{
 		Name:         d.Name,
 		Type:         d.Profile.GetType(),
@@ -47,21 +48,34 @@ func registered(d *state.Device) *wire.Device {
 		Version:      d.Profile.GetVersion(),
 		Format:       d.Profile.GetFormat(),
 	}
+	status := wire.DeviceStatus_DEVICE_STATUS_OFFLINE
+	if d.Online {
+		status = wire.DeviceStatus_DEVICE_STATUS_ONLINE
+	}
 	return &wire.Device{
 		Id:                  string(d.ID),
 		Profile:             profile,
 		Role:                d.Role,
-		Status:              wire.DeviceStatus_DEVICE_STATUS_OFFLINE,
+		Status:              status,
 		TotalTasksCompleted: d.TasksCompleted,
 		LastHeartbeatMs:     d.PresenceAtMS,
 		JoinedAtMs:          d.JoinedAtMS,
 	}
 }
 
-// overlayDevice adds what the coordinator sees. The caller holds the mutex.
+// overlayDevice adds what the coordinator sees. A device whose link broke counts
+// as online for a while; one that said goodbye does not. The caller holds the
+// mutex.
 func (c *Coordinator) overlayDevice(d *wire.Device) {
-	live := c.devices[wire.DeviceID(d.GetId())]
+	id := wire.DeviceID(d.GetId())
+	live := c.devices[id]
 	if live == nil || !live.gone.IsZero() {
+		if l, ok := c.left[id]; ok {
+			d.LastHeartbeatMs = max(d.LastHeartbeatMs, l.at.UnixMilli())
+			if l.goodbye {
+				d.Status = wire.DeviceStatus_DEVICE_STATUS_OFFLINE
+			}
+		}
 		return
 	}
 	d.Status = wire.DeviceStatus_DEVICE_STATUS_ONLINE
@@ -100,18 +114,34 @@ func (a asker) removeDevice(ctx context.Context, r *wire.RemoveDeviceRequest) (*
 			return nil, err
 		}
 	}
-	members := a.c.memberIDs()
-	if len(members) == 1 && members[0] == id && a.c.registrySize() > 1 {
-		return nil, wire.Errorf(wire.Code_CODE_PRECONDITION,
-			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first", id.Short())
-	}
-	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RemoveDevice{RemoveDevice: &wire.RemoveDevice{DeviceId: string(id)}}})
-	if err != nil {
+	if err := a.c.remove(ctx, id, a.id); err != nil {
 		return nil, err
 	}
-	a.c.audit(a.id, "device %s left the swarm", id.Short())
+	if id == a.id {
+		a.c.audit(id, "device %s left the swarm", id.Short())
+	} else {
+		a.c.audit(id, "device %s was removed from the swarm by %s", id.Short(), a.id.Short())
+	}
 	a.c.expel(id, a.id)
 	return &wire.RemoveDeviceResponse{}, nil
+}
+
+// remove commits the removal of a device, unless nobody would be left to
+// remember those that stay.
+func (c *Coordinator) remove(ctx context.Context, id, actor wire.DeviceID) error {
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	members := c.memberIDs()
+	if len(members) == 1 && members[0] == id && c.registrySize() > 1 {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION,
+			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first", id.Short())
+	}
+	if id == c.cfg.Identity.ID && len(members) > 1 {
+		// The others would cut it off before it could hand over.
+		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "device %s coordinates the swarm: another has to, before it can be removed", id.Short())
+	}
+	_, err := c.propose(ctx, actor, &wire.Op{Kind: &wire.Op_RemoveDevice{RemoveDevice: &wire.RemoveDevice{DeviceId: string(id)}}})
+	return err
 }
 
 func (c *Coordinator) registrySize() (n int) {
@@ -119,18 +149,26 @@ func (c *Coordinator) registrySize() (n int) {
 	return n
 }
 
-// expel frees what a removed device holds, and ends its session unless it is
-// the asker's, which waits for its answer.
+// removedText is the goodbye to a device that was removed.
+const removedText = "this device was removed from the swarm"
+
+// expel frees what a removed device holds, and ends its session: at once, or, if
+// it asked itself, soon after its answer.
 func (c *Coordinator) expel(id, asker wire.DeviceID) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.left, id)
 	d := c.devices[id]
-	if d != nil {
-		c.free(d)
+	if d == nil {
+		return
 	}
-	c.mu.Unlock()
-	if d != nil && id != asker {
-		_ = d.conn.Close("this device was removed from the swarm", false)
+	c.free(d)
+	d.expelled = true
+	if id == asker {
+		c.expelled = append(c.expelled, d)
+		return
 	}
+	c.running.Go(func() { d.conn.Close(removedText, false) })
 }
 
 func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*wire.CreateInviteResponse, error) {
@@ -141,19 +179,12 @@ func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*
 	if err := a.need(need, "inviting "+wire.RoleWord(r.GetRole())); err != nil {
 		return nil, err
 	}
-	ttl := time.Duration(r.GetTtlMs()) * time.Millisecond
-	uses := r.GetMaxUses()
-	switch {
-	case r.GetRole() == wire.Role_ROLE_WORKER && ttl == 0:
-		ttl = workerInviteTTL
-	case ttl == 0:
-		ttl = memberInviteTTL
+	ttl, uses, err := inviteTerms(r)
+	if err != nil {
+		return nil, err
 	}
-	if r.GetRole() != wire.Role_ROLE_WORKER && !r.GetUsesSet() {
-		uses = 1
-	}
-	if ttl < time.Second || ttl > maxInviteTTL {
-		return nil, wire.Errorf(wire.Code_CODE_INVALID, "an invite lives for 1 s to 365 days, not %v", ttl)
+	if made := a.c.madeInvite(r, a.id); made != nil {
+		return &wire.CreateInviteResponse{Invite: made}, nil
 	}
 	if !a.c.invites.Allow() {
 		return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "at most 5 new invites a minute: wait a little, or use one that there is (\"ostrich invite ls\")")
@@ -174,6 +205,39 @@ func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*
 	return &wire.CreateInviteResponse{Invite: invite}, nil
 }
 
+// inviteTerms returns how long and how often an invite may be used.
+func inviteTerms(r *wire.CreateInviteRequest) (ttl time.Duration, uses uint32, err error) {
+	if ms := r.GetTtlMs(); ms < 0 || ms > maxInviteTTL.Milliseconds() {
+		return 0, 0, wire.Errorf(wire.Code_CODE_INVALID, "an invite lives for 1 s to 365 days, not %d ms", ms)
+	}
+	ttl, uses = time.Duration(r.GetTtlMs())*time.Millisecond, r.GetMaxUses()
+	worker := r.GetRole() == wire.Role_ROLE_WORKER
+	switch {
+	case ttl == 0 && worker:
+		ttl = workerInviteTTL
+	case ttl == 0:
+		ttl = memberInviteTTL
+	case ttl < time.Second:
+		return 0, 0, wire.Errorf(wire.Code_CODE_INVALID, "an invite lives for 1 s to 365 days, not %v", ttl)
+	}
+	if !worker && !r.GetUsesSet() {
+		uses = 1
+	}
+	return ttl, uses, nil
+}
+
+// madeInvite returns the invite that the same request has made before, with an
+// outcome that its asker never learned; nil if there is none.
+func (c *Coordinator) madeInvite(r *wire.CreateInviteRequest, actor wire.DeviceID) (made *wire.Invite) {
+	c.cfg.Group.Read(func(s *state.State) {
+		i := s.InviteByKey(r.GetLinkKey())
+		if i != nil && i.CreatedBy == actor && i.Role == r.GetRole() && bytes.Equal(i.CodeKey, r.GetCodeKey()) {
+			made = describeInvite(i)
+		}
+	})
+	return made
+}
+
 func (c *Coordinator) findInvite(id string) *wire.Invite {
 	for _, i := range c.allInvites() {
 		if i.GetId() == id {
@@ -186,13 +250,17 @@ func (c *Coordinator) findInvite(id string) *wire.Invite {
 func (c *Coordinator) allInvites() (out []*wire.Invite) {
 	c.cfg.Group.Read(func(s *state.State) {
 		for _, i := range s.Invites() {
-			out = append(out, &wire.Invite{
-				Id: i.ID, Role: i.Role, Uses: i.Uses, MaxUses: i.MaxUses, Revoked: i.Revoked,
-				CreatedAtMs: i.CreatedAtMS, ExpiresAtMs: i.ExpiresAtMS, CreatedBy: string(i.CreatedBy),
-			})
+			out = append(out, describeInvite(i))
 		}
 	})
 	return out
+}
+
+func describeInvite(i *state.Invite) *wire.Invite {
+	return &wire.Invite{
+		Id: i.ID, Role: i.Role, Uses: i.Uses, MaxUses: i.MaxUses, Revoked: i.Revoked,
+		CreatedAtMs: i.CreatedAtMS, ExpiresAtMs: i.ExpiresAtMS, CreatedBy: string(i.CreatedBy),
+	}
 }
 
 func (a asker) listInvites(context.Context, *wire.ListInvitesRequest) (*wire.ListInvitesResponse, error) {
@@ -220,7 +288,7 @@ func (a asker) revokeInvite(ctx context.Context, r *wire.RevokeInviteRequest) (*
 	return &wire.RevokeInviteResponse{}, nil
 }
 
-// admit lets a joiner in whose proof the asking member passes on. Apply
+// admitDevice lets a joiner in whose proof the asking member passes on. Apply
 // verifies it.
 func (a asker) admitDevice(ctx context.Context, r *wire.AdmitRequest) (*wire.AdmitResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "letting a device in"); err != nil {
@@ -229,7 +297,9 @@ func (a asker) admitDevice(ctx context.Context, r *wire.AdmitRequest) (*wire.Adm
 	joiner := wire.DeviceID(r.GetJoin().GetDeviceId())
 	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_AdmitDevice{AdmitDevice: &wire.AdmitDevice{Join: r.GetJoin()}}})
 	if err != nil {
-		a.c.audit(joiner, "device %s was not let in: %v", joiner.Short(), err)
+		if code := wire.CodeOf(err); code != wire.Code_CODE_UNAVAILABLE && code != wire.Code_CODE_UNKNOWN_OUTCOME {
+			a.c.refused(a.device, "device %s was not let in: %v", joiner.Short(), err)
+		}
 		return nil, err
 	}
 	a.c.audit(joiner, "device %s joined as %s", joiner.Short(), wire.RoleWord(result.Role))

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -9,16 +10,16 @@ import (
 // answer does what a device or client asks, if its role allows it.
 func (c *Coordinator) answer(ctx context.Context, d *device, r *wire.Request) *wire.Response {
 	c.mu.Lock()
-	c.seen(d)
+	d.lastSeen = time.Now()
 	c.mu.Unlock()
-	role, err := c.roleOf(d.id) // it may have been removed meanwhile
+	record, err := c.registered(d.id) // it may have been removed meanwhile
 	response := &wire.Response{}
 	if err == nil {
-		asker := asker{c: c, device: d, id: d.id, role: role}
+		asker := asker{c: c, device: d, id: d.id, role: record.Role}
 		err = asker.answer(ctx, r, response)
 	}
-	if code := wire.CodeOf(err); code == wire.Code_CODE_DENIED || code == wire.Code_CODE_BAD_PROOF {
-		c.audit(d.id, "refused: %v", err)
+	if refusesTrust(err) {
+		c.refused(d, "refused: %v", err)
 	}
 	response.Error = wire.EncodeError(err)
 	return response

@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -15,12 +16,19 @@ const (
 	// maxInlineOutput is the largest output that a result may carry itself;
 	// devices send larger ones in pages first. Sandboxes cut at 64 KiB.
 	maxInlineOutput = 256 << 10
+	// maxResultSize bounds a result, pages apart; maxDurationUS what it may say of
+	// its time: ten years.
+	maxResultSize = maxInlineOutput + wire.MaxStderr + 4*wire.MaxErrorText + 1024
+	maxDurationUS = 10 * 366 * 24 * 3600 * 1_000_000
 	// maxBatchBytes and maxBatchRecords bound the results that one command
 	// records: they share one page.
 	maxBatchBytes   = wire.PageSize - 64<<10
 	maxBatchRecords = 4096
 	// maxBatchPages bounds the pages of large outputs that one command names.
 	maxBatchPages = 2048
+	// addedSize is what the coordinator adds to a result: the device's ID, the
+	// number of runs.
+	addedSize = 128
 	// linger is how long results gather under load before they are committed,
 	// so that an entry and a page serve hundreds: a tenth of what a batch of
 	// tasks is worth.
@@ -42,6 +50,7 @@ type received struct {
 	device  wire.DeviceID
 	attempt *wire.Attempt
 	result  *wire.TaskResult
+	size    int // of the result, in bytes
 	// unseen says that its output names pages that were not written in this
 	// session: by an earlier one, or never.
 	unseen bool
@@ -50,7 +59,7 @@ type received struct {
 // receive takes results from a device. Those it was leased wait to be recorded;
 // others are told at once that nobody wants them.
 func (c *Coordinator) receive(d *device, r *wire.Results) error {
-	if err := c.checkResults(d, r); err != nil {
+	if err := c.checkResults(r); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -65,41 +74,100 @@ func (c *Coordinator) receive(d *device, r *wire.Results) error {
 	if len(unwanted) > 0 {
 		c.acknowledge(d, r.GetAttempt(), unwanted)
 	}
-	if q != nil && len(q.recorder.queue) > 0 && !q.recorder.active {
-		q.recorder.active = true
-		c.background.Go(func() error { c.record(c.ctx, q); return nil })
+	if q != nil {
+		c.startRecorder(q)
 	}
 	c.wake()
 	return nil
+}
+
+// startRecorder lets a job's recorder run while it has something to do. The
+// caller holds the mutex.
+func (c *Coordinator) startRecorder(q *jobQueue) {
+	if len(q.recorder.queue) > 0 && !q.recorder.active {
+		q.recorder.active = true
+		c.background.Go(func() error { c.record(c.ctx, q); return nil })
+	}
 }
 
 // accept queues one result for the record. It reports false for a result that
 // is not wanted.
 func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, result *wire.TaskResult) bool {
 	index := result.GetIndex()
-	if _, recording := q.recording[index]; recording {
-		return true // it came twice; the record answers both
+	if r, recording := q.recording[index]; recording {
+		// If it came twice, the record answers both.
+		return r.device == d.id && proto.Equal(r.attempt, attempt)
 	}
-	if q.leased[index] != d.id {
+	ok := result.GetStatus() == wire.TaskStatus_TASK_STATUS_OK
+	l := q.leased[index]
+	if l == nil || l.device.id != d.id {
+		if !ok || !c.acceptLate(d, q, index) {
+			return false
+		}
+	}
+	if result.GetFailure() == wire.FailureKind_FAILURE_KIND_INTERNAL && c.tryElsewhere(d, q, index) {
 		return false
 	}
-	delete(q.leased, index)
-	q.recording[index] = struct{}{}
-	d.hold(q.id, -1)
 	result.Device = string(d.id)
 	result.Attempts = q.runs(index)
-	if result.GetStatus() == wire.TaskStatus_TASK_STATUS_OK {
+	if ok {
 		q.measure(d.id, time.Duration(result.GetDurationUs())*time.Microsecond)
 	}
-	q.recorder.queue = append(q.recorder.queue, received{
+	c.enqueue(q, received{
 		device: d.id, attempt: attempt, result: result,
 		unseen: !d.staged.has(result.GetOutputBlob().GetPages()),
 	})
 	return true
 }
 
+// acceptLate reports whether a result is welcome of a task that its device had
+// once, as it has proved, and that is still open. Who has it now may stop.
+func (c *Coordinator) acceptLate(d *device, q *jobQueue, index uint32) bool {
+	task := claimedTask{q.id, index}
+	if _, proved := d.late[task]; !proved {
+		return false
+	}
+	delete(d.late, task)
+	if l := q.leased[index]; l != nil {
+		if l.attempt != nil {
+			l.device.cancel(q.id, l.attempt, []uint32{index})
+		}
+		return true
+	}
+	_, open := q.again[index]
+	delete(q.again, index)
+	return open
+}
+
+// tryElsewhere has a task run by another device, if one is there that has not
+// tried it, when it was not the program that failed but the device. That counts
+// as no attempt, as the loss of a device does not.
+func (c *Coordinator) tryElsewhere(d *device, q *jobQueue, index uint32) bool {
+	able := c.eligible(q)
+	others := slices.DeleteFunc(able, func(id wire.DeviceID) bool { return id == d.id })
+	if !q.untried(index, others) {
+		return false
+	}
+	q.failed(index, d.id, others, time.Now())
+	return true
+}
+
+// enqueue puts the result of a task, which nobody holds any more, into the
+// recorder's queue. The caller holds the mutex.
+func (c *Coordinator) enqueue(q *jobQueue, r received) {
+	index := r.result.GetIndex()
+	r.size = proto.Size(r.result)
+	q.end(index)
+	q.recording[index] = received{device: r.device, attempt: r.attempt}
+	q.recorder.queue = append(q.recorder.queue, r)
+	c.unrecorded += r.size
+}
+
 // checkResults refuses what no honest device sends.
-func (c *Coordinator) checkResults(d *device, r *wire.Results) error {
+func (c *Coordinator) checkResults(r *wire.Results) error {
+	if r.GetAttempt() == nil {
+		return wire.Errorf(wire.Code_CODE_INVALID, "results without the attempt that they are of")
+	}
 	for _, result := range r.GetResults() {
 		if n := len(result.GetOutput()); n > maxInlineOutput {
 			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes outside pages: at most %d are allowed", n, maxInlineOutput)
@@ -110,6 +178,9 @@ func (c *Coordinator) checkResults(d *device, r *wire.Results) error {
 		}
 		if len(result.GetStderr()) > wire.MaxStderr || utf8.RuneCountInString(result.GetError()) > wire.MaxErrorText {
 			return wire.Errorf(wire.Code_CODE_INVALID, "the error text of a task is above its bound")
+		}
+		if size := proto.Size(result); size > maxResultSize+34*len(blob.GetPages()) || result.GetDurationUs() > maxDurationUS {
+			return wire.Errorf(wire.Code_CODE_INVALID, "a result of %d bytes, after %d µs, is out of bounds", size, result.GetDurationUs())
 		}
 		switch result.GetStatus() {
 		case wire.TaskStatus_TASK_STATUS_OK, wire.TaskStatus_TASK_STATUS_FAILED:
@@ -165,7 +236,7 @@ func (c *Coordinator) takeBatch(q *jobQueue) []received {
 	defer c.mu.Unlock()
 	var bytes, pages, n int
 	for _, r := range q.recorder.queue {
-		bytes += wire.PackItemSize(proto.Size(r.result))
+		bytes += wire.PackItemSize(r.size + addedSize)
 		pages += len(r.result.GetOutputBlob().GetPages())
 		if n > 0 && (bytes > maxBatchBytes || pages > maxBatchPages || n == maxBatchRecords) {
 			break
@@ -193,6 +264,9 @@ func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received)
 	case wire.Code_CODE_UNSPECIFIED:
 	case wire.Code_CODE_NOT_FOUND, wire.Code_CODE_PRECONDITION: // the job is gone
 		result.Verdicts = nil
+	case wire.Code_CODE_INVALID: // trying again would change nothing
+		c.cfg.Log.Error("results were refused; their tasks run again", "job", q.id, "results", len(batch), "err", err)
+		result.Verdicts = slices.Repeat([]state.Verdict{state.Retry}, len(batch))
 	default:
 		return err
 	}
@@ -281,7 +355,7 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	eligible := c.eligible(c.allDevices(), q)
+	var able []wire.DeviceID
 	acks := make(map[*wire.Attempt][]uint32)
 	from := make(map[*wire.Attempt]wire.DeviceID)
 	for i, r := range batch {
@@ -290,17 +364,23 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 			verdict = verdicts[i]
 		}
 		index := r.result.GetIndex()
+		c.unrecorded -= r.size
 		switch verdict {
 		case state.Retry:
-			q.failed(index, r.device, eligible, now)
+			if able == nil {
+				able = c.eligible(q)
+			}
+			q.failed(index, r.device, able, now)
 		case state.Recorded, state.FailedFinally:
 			c.done.add(now, 1)
 			q.forget(index)
 		default:
 			q.forget(index)
 		}
-		acks[r.attempt] = append(acks[r.attempt], index)
-		from[r.attempt] = r.device
+		if r.attempt != nil { // nil: the coordinator's own word
+			acks[r.attempt] = append(acks[r.attempt], index)
+			from[r.attempt] = r.device
+		}
 	}
 	for attempt, indexes := range acks {
 		if d := c.devices[from[attempt]]; d != nil && d.gone.IsZero() {
@@ -313,21 +393,13 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 // afterRecord ends the soft state of a job that has ended, wakes those who
 // wait, and packs inline results when they have become many.
 func (c *Coordinator) afterRecord(ctx context.Context, q *jobQueue) {
-	var ended bool
+	c.follow(q.id)
 	var inline int
 	c.cfg.Group.Read(func(s *state.State) {
-		j := s.Job(q.id)
-		ended = j == nil || j.Ended()
-		if j != nil {
+		if j := s.Job(q.id); j != nil {
 			inline = j.InlineBytes()
 		}
 	})
-	c.mu.Lock()
-	if ended {
-		c.endJob(q)
-	}
-	q.announce()
-	c.mu.Unlock()
 	if inline > maxInlineResults {
 		if err := c.packResults(ctx, q.id); err != nil {
 			c.cfg.Log.Debug("inline results stay inline", "job", q.id, "err", err)
@@ -338,16 +410,24 @@ func (c *Coordinator) afterRecord(ctx context.Context, q *jobQueue) {
 // endJob forgets an ended job's soft state and cancels what still runs of it.
 // The caller holds the mutex.
 func (c *Coordinator) endJob(q *jobQueue) {
-	if c.jobs[q.id] != q {
-		return
-	}
 	delete(c.jobs, q.id)
 	for _, d := range c.devices {
-		if n := d.inFlight[q.id]; n > 0 {
-			d.hold(q.id, -n)
-			d.conn.Post(&wire.Frame{Kind: &wire.Frame_CancelTasks{CancelTasks: &wire.CancelTasks{JobId: string(q.id)}}})
+		n := d.inFlight[q.id]
+		if n == 0 {
+			continue
+		}
+		d.hold(q.id, -n)
+		for l := range d.leases {
+			if l.queue != q {
+				continue
+			}
+			if l.attempt != nil {
+				d.cancel(q.id, l.attempt, nil)
+			}
+			l.lose(l.open)
 		}
 	}
+	clear(q.leased)
 	q.announce()
 	c.wake()
 }

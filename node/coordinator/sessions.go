@@ -27,21 +27,24 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	handshake, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(term, cancel)()
+	var proven wire.DeviceID
 	conn, hello, err := session.AcceptConn(handshake, rw, session.Accept{
 		Identity:   c.cfg.Identity,
 		Swarm:      c.swarm.id,
 		Generation: c.swarm.generation,
 		Term:       c.term,
-		Admit:      c.admit,
+		Admit: func(h *wire.Hello) (*wire.Welcome, error) {
+			proven = wire.DeviceID(h.GetDeviceId())
+			return c.admit(h)
+		},
 	})
 	if err != nil {
-		if code := wire.CodeOf(err); code == wire.Code_CODE_BAD_PROOF || code == wire.Code_CODE_DENIED {
-			c.audit(wire.DeviceID(hello.GetDeviceId()), "a session was refused: %v", err)
+		if refusesTrust(err) && c.handshakes.Allow() {
+			c.audit(proven, "a session was refused: %v", err)
 		}
 		return err
 	}
-	role, _ := c.roleOf(wire.DeviceID(hello.GetDeviceId()))
-	d := newDevice(conn, hello, role)
+	d := newDevice(conn, hello)
 	if !c.connect(d, hello.GetLeases()) {
 		return conn.Close(roleEnds, true)
 	}
@@ -64,6 +67,16 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	return err
 }
 
+// refusesTrust reports whether an error says that someone may not do what they
+// tried: an audit event.
+func refusesTrust(err error) bool {
+	switch wire.CodeOf(err) {
+	case wire.Code_CODE_DENIED, wire.Code_CODE_BAD_PROOF, wire.Code_CODE_REMOVED, wire.Code_CODE_WRONG_SWARM:
+		return true
+	}
+	return false
+}
+
 // admit decides, after its proof, whether a device may keep a session.
 func (c *Coordinator) admit(hello *wire.Hello) (*wire.Welcome, error) {
 	id := wire.DeviceID(hello.GetDeviceId())
@@ -73,33 +86,32 @@ func (c *Coordinator) admit(hello *wire.Hello) (*wire.Welcome, error) {
 	if err := wire.CheckProfile(hello.GetProfile()); err != nil {
 		return nil, err
 	}
-	role, err := c.roleOf(id)
+	d, err := c.registered(id)
 	if err != nil {
 		return nil, err
 	}
-	welcome := &wire.Welcome{
-		Role:        role,
+	return &wire.Welcome{
+		Role:        d.Role,
 		Members:     c.members(),
 		HeartbeatMs: heartbeatEvery.Milliseconds(),
 		SwarmName:   c.swarm.name,
-	}
-	c.cfg.Group.Read(func(s *state.State) { welcome.DeviceName = s.Device(id).Name })
-	return welcome, nil
+		DeviceName:  d.Name,
+	}, nil
 }
 
-// roleOf returns the role of a registered device.
-func (c *Coordinator) roleOf(id wire.DeviceID) (role wire.Role, err error) {
+// registered returns the record of a device that belongs to the swarm.
+func (c *Coordinator) registered(id wire.DeviceID) (record state.Device, err error) {
 	c.cfg.Group.Read(func(s *state.State) {
 		switch d := s.Device(id); {
 		case d != nil:
-			role = d.Role
+			record = *d
 		case s.Removed(id):
 			err = wire.Errorf(wire.Code_CODE_REMOVED, "device %s was removed from the swarm; join again with another data folder and a new invite", id.Short())
 		default:
 			err = wire.Errorf(wire.Code_CODE_DENIED, "device %s does not belong to this swarm; join it with an invite", id.Short())
 		}
 	})
-	return role, err
+	return record, err
 }
 
 // members lists the members and where they are.
@@ -122,50 +134,26 @@ func (c *Coordinator) memberIDs() (ids []wire.DeviceID) {
 // holds stay with it; what else was leased to it waits to be leased again. It
 // reports false when the term has ended.
 func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) bool {
+	proven := c.proven(d, claims)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
 		return false
 	}
-	if old := c.devices[d.id]; old != nil && old.gone.IsZero() {
-		go old.conn.Close("another session of this device took its place", false)
-	}
+	old := c.devices[d.id]
 	c.devices[d.id] = d
-	held := c.adopt(d, claims)
-	now := time.Now()
-	for id, q := range c.jobs {
-		for index, holder := range q.leased {
-			if holder == d.id && !held[claimedTask{id, index}] {
-				q.release(index, d.id, now)
-			}
+	delete(c.left, d.id)
+	for _, claim := range proven {
+		c.adopt(d, claim)
+	}
+	if old != nil {
+		c.release(old, time.Now())
+		if old.gone.IsZero() {
+			c.running.Go(func() { old.conn.Close("another session of this device took its place", false) })
 		}
 	}
 	c.wake()
 	return true
-}
-
-type claimedTask struct {
-	job   wire.JobID
-	index uint32
-}
-
-// adopt takes over the leases that device d proves, and returns them.
-func (c *Coordinator) adopt(d *device, claims []*wire.LeaseClaim) map[claimedTask]bool {
-	held := make(map[claimedTask]bool)
-	for _, claim := range claims {
-		q := c.jobs[wire.JobID(claim.GetJobId())]
-		if q == nil || !wire.ValidLease(c.swarm.leaseKey, d.id, claim) {
-			continue
-		}
-		for _, index := range claim.GetIndexes() {
-			task := claimedTask{q.id, index}
-			if !held[task] && q.adopt(index, d.id) {
-				held[task] = true
-				d.hold(q.id, 1)
-			}
-		}
-	}
-	return held
 }
 
 // disconnect ends d. A goodbye frees its leases at once, a broken link after a
@@ -176,7 +164,9 @@ func (c *Coordinator) disconnect(d *device, why error) {
 	if c.devices[d.id] != d {
 		return
 	}
-	if errors.Is(why, session.ErrGoodbye) || d.total == 0 {
+	goodbye := errors.Is(why, session.ErrGoodbye)
+	c.left[d.id] = leaving{at: time.Now(), goodbye: goodbye}
+	if goodbye || d.total == 0 {
 		c.free(d)
 		return
 	}
@@ -186,15 +176,7 @@ func (c *Coordinator) disconnect(d *device, why error) {
 // free gives the leases of a device back and forgets its session.
 func (c *Coordinator) free(d *device) {
 	delete(c.devices, d.id)
-	now := time.Now()
-	for _, q := range c.jobs {
-		for index, holder := range q.leased {
-			if holder == d.id {
-				q.release(index, d.id, now)
-			}
-		}
-	}
-	c.wake()
+	c.release(d, time.Now())
 }
 
 // welcomeDevice records what a new session tells of its device: that it is
@@ -236,19 +218,18 @@ func (c *Coordinator) endSessions() {
 func (c *Coordinator) frame(d *device, f *wire.Frame) error {
 	c.mu.Lock()
 	d.lastSeen = time.Now()
+	expelled := d.expelled
 	c.mu.Unlock()
+	if expelled {
+		return wire.Errorf(wire.Code_CODE_REMOVED, "this device was removed from the swarm")
+	}
 	switch kind := f.GetKind().(type) {
 	case *wire.Frame_Heartbeat:
-		c.mu.Lock()
-		d.load = kind.Heartbeat
-		c.mu.Unlock()
 		return nil
 	case *wire.Frame_Results:
 		return c.receive(d, kind.Results)
 	case *wire.Frame_LogLine:
-		line := kind.LogLine
-		line.Device, line.Audit = string(d.id), false
-		c.cfg.Publish(line)
+		c.relay(d, kind.LogLine)
 		return nil
 	default:
 		return wire.Errorf(wire.Code_CODE_INVALID, "a frame of a kind that a device does not send")

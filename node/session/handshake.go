@@ -171,7 +171,7 @@ func (a Accept) examine(rw io.ReadWriter, hello *wire.Hello, challenge *wire.Cha
 // checkHello reports what rules the device out before it has proved anything.
 func (a Accept) checkHello(hello *wire.Hello) error {
 	if v := hello.GetVersion(); v != wire.SessionVersion {
-		return wire.Errorf(wire.Code_CODE_VERSION, "session version %d: this coordinator speaks version %d", v, wire.SessionVersion)
+		return wire.Errorf(wire.Code_CODE_VERSION, "session version %d: this coordinator speaks version %d: use the same version of ostrich on both", v, wire.SessionVersion)
 	}
 	swarm, err := wire.SwarmIDFromBytes(hello.GetSwarmId())
 	if err != nil || swarm != a.Swarm {

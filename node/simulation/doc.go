@@ -24,12 +24,13 @@
 // The seed fixes the faults and the load, not the order in which goroutines
 // run, so that a seed that was red may need a few runs to be so again.
 //
-// CI runs a few swarms for a quarter of a simulated hour. At full size:
+// CI runs three swarms for 13 simulated minutes in all. At full size:
 //
 //	go test ./node/simulation -run Survives -hours 1000 -timeout 0
 //
-// runs one swarm after the other, with seeds that count up from -seed, until
-// 1,000 simulated hours are over; -members 5 makes them larger.
+// runs swarms of 20 minutes, as many at one time as there are processors, with
+// seeds that count up from -seed, until 1,000 simulated hours are over: about a
+// day and a half on two processors. -members 5 makes the swarms larger.
 //
 // What the checks are worth is itself tested: each test in sabotage_test.go
 // breaks one rule (submits that are not deduplicated, reads from a leader that

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -104,8 +105,7 @@ func (n *network) stop(id wire.DeviceID, silent bool) {
 	for e := range n.ends {
 		switch {
 		case e.local == id:
-			e.in.fail()
-			e.out.abandon(silent)
+			e.kill()
 			delete(n.ends, e)
 		case e.remote == id && !silent:
 			e.breakBoth()
@@ -182,6 +182,7 @@ type end struct {
 	local, remote wire.DeviceID
 	in, out       *half
 	read, write   deadline
+	dead          atomic.Bool
 }
 
 func newEnd(n *network, local, remote wire.DeviceID, in, out *half) *end {
@@ -193,16 +194,25 @@ func (e *end) breakBoth() {
 	e.out.fail()
 }
 
-func (e *end) Read(p []byte) (int, error)  { return e.in.take(p, &e.read) }
-func (e *end) Write(p []byte) (int, error) { return e.out.put(p, &e.write) }
+func (e *end) Read(p []byte) (int, error) { return e.in.take(p, &e.read) }
+
+func (e *end) Write(p []byte) (int, error) {
+	if e.dead.Load() {
+		return 0, os.ErrDeadlineExceeded
+	}
+	return e.out.put(p, &e.write)
+}
 
 // Close ends the stream: the other side reads what was written, then the end.
+// That of a dead process tells the other side nothing.
 func (e *end) Close() error {
 	e.net.mu.Lock()
 	delete(e.net.ends, e)
 	e.net.mu.Unlock()
-	e.out.finish()
-	e.in.leave()
+	if !e.dead.Load() {
+		e.out.finish()
+		e.in.leave()
+	}
 	return nil
 }
 
@@ -211,20 +221,41 @@ func (e *end) Reset() error {
 	e.net.mu.Lock()
 	delete(e.net.ends, e)
 	e.net.mu.Unlock()
-	e.breakBoth()
+	if !e.dead.Load() {
+		e.breakBoth()
+	}
 	return nil
 }
 
 func (e *end) LocalAddr() net.Addr  { return address(e.local) }
 func (e *end) RemoteAddr() net.Addr { return address(e.remote) }
 
+// kill makes this end useless to its own process, which is dead. The other side
+// is not told.
+func (e *end) kill() {
+	e.dead.Store(true)
+	e.read.set(time.Unix(1, 0))
+	e.write.set(time.Unix(1, 0))
+}
+
 func (e *end) SetDeadline(t time.Time) error {
-	e.read.set(t)
-	e.write.set(t)
+	e.SetReadDeadline(t)
+	return e.SetWriteDeadline(t)
+}
+
+func (e *end) SetReadDeadline(t time.Time) error {
+	if !e.dead.Load() {
+		e.read.set(t)
+	}
 	return nil
 }
-func (e *end) SetReadDeadline(t time.Time) error  { e.read.set(t); return nil }
-func (e *end) SetWriteDeadline(t time.Time) error { e.write.set(t); return nil }
+
+func (e *end) SetWriteDeadline(t time.Time) error {
+	if !e.dead.Load() {
+		e.write.set(t)
+	}
+	return nil
+}
 
 type address wire.DeviceID
 
@@ -278,14 +309,6 @@ func (h *half) poke()   { h.change(func() {}) }
 func (h *half) fail()   { h.change(func() { h.broken = true; h.chunks = nil }) }
 func (h *half) finish() { h.change(func() { h.ended = true }) }
 func (h *half) leave()  { h.change(func() { h.left = true }) }
-
-// abandon is the death of the writer's process: what it wrote may still arrive,
-// and then, unless it is silent, the reset.
-func (h *half) abandon(silent bool) {
-	if !silent {
-		h.fail()
-	}
-}
 
 var errReset = fmt.Errorf("connection reset by peer: %w", net.ErrClosed)
 

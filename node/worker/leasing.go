@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -103,10 +105,11 @@ func checkBlob(b *wire.Blob, limit uint64) error {
 	return nil
 }
 
-// jobOf returns the job of a lease, known or new.
+// jobOf returns the job of a lease, known or new. A job of another spec is
+// another: the ID of one that was removed may be used again.
 func (h *holdings) jobOf(frame *wire.Lease) (*job, error) {
 	id := wire.JobID(frame.GetClaim().GetJobId())
-	if j := h.jobs[id]; j != nil {
+	if j := h.jobs[id]; j != nil && (frame.GetSpec() == nil || proto.Equal(frame.GetSpec(), j.spec)) {
 		return j, nil
 	}
 	if frame.GetSpec() == nil {

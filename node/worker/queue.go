@@ -216,7 +216,7 @@ func (h *holdings) leave(j *job) {
 		j.path = ""
 		h.programs.release(j.program)
 	}
-	if len(h.jobs) > maxIdleJobs {
+	if len(h.jobs) > maxIdleJobs && h.jobs[j.id] == j {
 		delete(h.jobs, j.id)
 	}
 }

@@ -16,9 +16,10 @@ import (
 // sandboxRest is the pause after the sandbox could not run anything.
 const sandboxRest = time.Second
 
-// runBatches runs batches, one at a time, until the holdings are stopped.
+// runBatches runs batches, one at a time, until ctx ends or the
+// holdings are stopped.
 func (w *Worker) runBatches(ctx context.Context) {
-	for {
+	for ctx.Err() == nil { // a batch of an ended ctx would be given back at once, for ever
 		b := w.holdings.take(ctx)
 		if b == nil {
 			return

@@ -178,6 +178,10 @@ func (x *Exchange) tidy(now time.Time) {
 	}
 }
 
+// Space returns nil, or why this node takes no new pages of clients: an error
+// with CODE_NO_SPACE that says what is free.
+func (x *Exchange) Space() error { return x.space(clientReserve) }
+
 // space is an error if less than reserve bytes are free on the store's disk.
 func (x *Exchange) space(reserve uint64) error {
 	if x.cfg.FreeSpace == nil {

@@ -57,6 +57,7 @@ func (n *node) tryUp(flags ...string) result {
 }
 
 func TestBadCommandLinesAreRefused(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "a").up()
 	dir := folder(t)
 	missing := filepath.Join(dir, "missing")
@@ -112,6 +113,7 @@ func TestBadCommandLinesAreRefused(t *testing.T) {
 func section(id byte, body string) string { return string([]byte{id, byte(len(body))}) + body }
 
 func TestModulesThatAreNoCommandsAreRefusedAtSubmit(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "a").up()
 	dir := folder(t)
 	const (
@@ -159,6 +161,7 @@ func TestModulesThatAreNoCommandsAreRefusedAtSubmit(t *testing.T) {
 }
 
 func TestANodeThatCannotStartSaysWhy(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "a").up()
 	t.Run("a data folder in use", func(t *testing.T) {
 		second := &node{t: t, name: "a", dir: n.dir, flags: loopback()}
@@ -189,6 +192,7 @@ func TestANodeThatCannotStartSaysWhy(t *testing.T) {
 }
 
 func TestCommandsWithoutANodeSayHowToStartOne(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "none")
 	for _, args := range []string{
 		"status", "devices", "jobs", "logs", "invite", "invite ls", "down", "leave --yes",
@@ -201,6 +205,7 @@ func TestCommandsWithoutANodeSayHowToStartOne(t *testing.T) {
 }
 
 func TestInvitesThatAreNotGoodAreRefused(t *testing.T) {
+	t.Parallel()
 	a := newNode(t, "a").up()
 	joiner := newNode(t, "b")
 	good := a.invite("member")
@@ -248,6 +253,7 @@ func TestInvitesThatAreNotGoodAreRefused(t *testing.T) {
 }
 
 func TestAWorkerSaysThatAMapNeedsAMember(t *testing.T) {
+	t.Parallel()
 	a := newNode(t, "a").up()
 	w := newNode(t, "w").up("--join", a.invite("worker"))
 	complaint(t, w.try(strings.NewReader("x\n"), "map", "builtin:upper"), 1, "member", "worker", "ostrich invite --role member")

@@ -21,6 +21,7 @@ var misdeeds = []struct {
 }
 
 func TestATaskThatMisbehavesFailsAlone(t *testing.T) {
+	t.Parallel()
 	nodes := swarm(t, 1, "--slots", "2")
 	n := nodes[0]
 	program := testProgram(t, "misbehave")

@@ -133,6 +133,7 @@ func TestGigabytesStreamThroughBoundedMemory(t *testing.T) {
 }
 
 func TestOutputsFlowWhileTheInputIsOpen(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, "a").up()
 	r := n.begin("map", "builtin:upper")
 	out := bufio.NewReader(r.stdout)
