@@ -73,6 +73,13 @@ func TestAFollowerFarBehindRestoresASnapshot(t *testing.T) {
 		if len(snapshots(t, late)) == 0 {
 			t.Error("it agrees without a snapshot: the test shows nothing")
 		}
+		// Its log has a gap now, up to the snapshot: that is no damage.
+		propose(t, nodes, rename(rest[0].self.id, rest[0].self.id, "behind the snapshot"))
+		agree(t, nodes)
+		late.kill()
+		late.open()
+		propose(t, nodes, rename(rest[0].self.id, rest[0].self.id, "after the restart"))
+		agree(t, nodes)
 	})
 }
 

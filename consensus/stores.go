@@ -51,14 +51,22 @@ func openStores(dir string, logger *raftLog) (*stores, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of the replicated log: %w", err)
 	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
+	if err != nil {
+		return nil, fmt.Errorf("opening the snapshots in %s: %w", dir, err)
+	}
+	covered, err := newestSnapshot(snapshots)
+	if err != nil {
+		return nil, fmt.Errorf("listing the snapshots in %s: %w", dir, err)
+	}
 	path := filepath.Join(dir, logFile)
 	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		if err := guard(func() error { return checkLog(path) }); err != nil {
+		if err := guard(func() error { return checkLog(path, covered) }); err != nil {
 			return nil, openError(dir, err)
 		}
 	}
 	var log *raftboltdb.BoltStore
-	err := guard(func() (err error) {
+	err = guard(func() (err error) {
 		log, err = openLog(path, false)
 		return err
 	})
@@ -68,10 +76,6 @@ func openStores(dir string, logger *raftLog) (*stores, error) {
 	cache, err := raft.NewLogCache(cachedEntries, log)
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
-	}
-	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the snapshots in %s: %w", dir, err), log.Close())
 	}
 	return &stores{logs: cache, stable: log, snapshots: snapshots, closer: log.Close}, nil
 }
@@ -100,20 +104,30 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
+// newestSnapshot returns the last index that a snapshot covers; 0 without one.
+func newestSnapshot(snapshots raft.SnapshotStore) (index uint64, err error) {
+	list, err := snapshots.List()
+	for _, s := range list {
+		index = max(index, s.Index)
+	}
+	return index, err
+}
+
 // checkLog reads the whole log before bbolt opens it for writing: what is
 // damaged becomes an error here, where raft would panic, or use it.
-func checkLog(path string) error {
+func checkLog(path string, covered uint64) error {
 	log, err := openLog(path, true)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	return checkEntries(log)
+	return checkEntries(log, covered)
 }
 
-// checkEntries verifies that the log has no gap and every entry is what was
-// written.
-func checkEntries(log raft.LogStore) error {
+// checkEntries verifies that every entry is what was written, and that none is
+// missing but those that a snapshot covers: a follower that was sent one keeps
+// its last entries from before, and goes on behind the snapshot.
+func checkEntries(log raft.LogStore, covered uint64) error {
 	first, err := log.FirstIndex()
 	if err != nil {
 		return err
@@ -124,7 +138,11 @@ func checkEntries(log raft.LogStore) error {
 	}
 	for i := first; i <= last; i++ {
 		var l raft.Log
-		if err := log.GetLog(i, &l); err != nil {
+		err := log.GetLog(i, &l)
+		if i <= covered && errors.Is(err, raft.ErrLogNotFound) {
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("entry %d of %d to %d: %w", i, first, last, err)
 		}
 		if l.Index != i {

@@ -15,7 +15,7 @@ import (
 )
 
 // callLimit bounds how long a call waits for a coordinator.
-const callLimit = 10 * time.Second
+const callLimit = 6 * time.Second
 
 // service answers the control API: mostly it passes what is asked through the
 // node's session to the coordinator.

@@ -121,6 +121,11 @@ func TestInvites(t *testing.T) {
 	if again := w.must(op).ID; again != id || len(w.s.Invites()) != 1 {
 		t.Errorf("issued twice: %q and %q, %d invites", id, again, len(w.s.Invites()))
 	}
+	later := invite(1, wire.Role_ROLE_MEMBER) // asked again, because the outcome was not known
+	later.ExpiresAtMs += 10_000
+	if again := w.must(later).ID; again != id || w.s.Invites()[0].ExpiresAtMS != op.ExpiresAtMs {
+		t.Errorf("asked again later: %q and %q, which expires at %d, want %d", id, again, w.s.Invites()[0].ExpiresAtMS, op.ExpiresAtMs)
+	}
 	if a, b := w.s.InviteByKey(op.LinkKey), w.s.InviteByKey(op.CodeKey); a == nil || a != b || a.ID != id || a.CreatedBy != deviceID(0) {
 		t.Errorf("by its keys: %+v, %+v", a, b)
 	}

@@ -40,7 +40,7 @@ type device struct {
 	total    int                // sum of inFlight
 	// late are tasks that it proved to have had when others had them already:
 	// its results of them are welcome while they are open.
-	late map[claimedTask]struct{}
+	late map[*jobQueue]map[uint32]struct{}
 	// inputBytes is what was sent with the leases; room wakes the sender, which
 	// waits while that is too much.
 	inputBytes int
@@ -68,7 +68,7 @@ func newDevice(conn *session.Conn, hello *wire.Hello) *device {
 		profile:  hello.GetProfile(),
 		leases:   make(map[*lease]struct{}),
 		inFlight: make(map[wire.JobID]int),
-		late:     make(map[claimedTask]struct{}),
+		late:     make(map[*jobQueue]map[uint32]struct{}),
 		room:     make(chan struct{}, 1),
 		specSent: make(map[wire.JobID]struct{}),
 		lines:    rate.NewLimiter(linesPerSecond, lineBurst),
@@ -93,6 +93,14 @@ func (d *device) hold(job wire.JobID, n int) {
 		delete(d.inFlight, job)
 	}
 	d.conn.SetBusy(d.total > 0)
+}
+
+// expect notes that a late result of a task is welcome.
+func (d *device) expect(q *jobQueue, index uint32) {
+	if d.late[q] == nil {
+		d.late[q] = make(map[uint32]struct{})
+	}
+	d.late[q][index] = struct{}{}
 }
 
 // freed lets its sender go on.

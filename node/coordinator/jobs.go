@@ -305,7 +305,7 @@ func describe(j *state.Job) *wire.Job {
 // stands still waits for. The caller holds the mutex.
 func (c *Coordinator) overlay(job *wire.Job) {
 	q := c.jobs[wire.JobID(job.GetId())]
-	if q == nil {
+	if q == nil || job.GetEndedAtMs() != 0 { // ended, and its queue not forgotten yet
 		return
 	}
 	active := min(uint64(len(q.leased)+len(q.recording)), job.Tasks.Pending)

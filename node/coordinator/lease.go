@@ -1,6 +1,9 @@
 package coordinator
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -95,19 +98,28 @@ func (c *Coordinator) release(d *device, notBefore time.Time) {
 	c.wake()
 }
 
-// claimedTask is a task that a device has proved to have had a lease of.
-type claimedTask struct {
-	job   wire.JobID
-	index uint32
+// leaseKey is the key of the tokens of a job's leases: that of a removed job of
+// the same ID was another.
+func (c *Coordinator) leaseKey(q *jobQueue) []byte {
+	mac := hmac.New(sha256.New, c.swarm.leaseKey)
+	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(q.createdMS)))
+	return mac.Sum(nil)
 }
 
 // proven returns the claims that are really of leases of this device.
 func (c *Coordinator) proven(d *device, claims []*wire.LeaseClaim) []*wire.LeaseClaim {
 	var good []*wire.LeaseClaim
 	for _, claim := range claims {
-		if claim.GetAttempt() != nil && wire.ValidLease(c.swarm.leaseKey, d.id, claim) {
+		c.mu.Lock()
+		q := c.jobs[wire.JobID(claim.GetJobId())]
+		c.mu.Unlock()
+		if q != nil && claim.GetAttempt() != nil && wire.ValidLease(c.leaseKey(q), d.id, claim) {
 			good = append(good, claim)
 			continue
+		}
+		d.cancel(wire.JobID(claim.GetJobId()), claim.GetAttempt(), nil)
+		if q == nil {
+			continue // the job is over
 		}
 		c.refused(d, "device %s claims a lease of job %s that it was never given", d.id.Short(), wire.JobID(claim.GetJobId()))
 	}
@@ -135,7 +147,7 @@ func (c *Coordinator) adopt(d *device, claim *wire.LeaseClaim) {
 			q.leased[index] = nil // until it is lent below
 			adopted = append(adopted, index)
 		case leased:
-			d.late[claimedTask{q.id, index}] = struct{}{}
+			d.expect(q, index)
 		case recording && record.device == d.id: // its result is here
 		case recording || !q.claim(index):
 			ended = append(ended, index)

@@ -100,7 +100,7 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 	}
 	ok := result.GetStatus() == wire.TaskStatus_TASK_STATUS_OK
 	l := q.leased[index]
-	if l == nil || l.device.id != d.id {
+	if l == nil || l.device.id != d.id || !proto.Equal(l.attempt, attempt) {
 		if !ok || !c.acceptLate(d, q, index) {
 			return false
 		}
@@ -123,11 +123,10 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 // acceptLate reports whether a result is welcome of a task that its device had
 // once, as it has proved, and that is still open. Who has it now may stop.
 func (c *Coordinator) acceptLate(d *device, q *jobQueue, index uint32) bool {
-	task := claimedTask{q.id, index}
-	if _, proved := d.late[task]; !proved {
+	if _, proved := d.late[q][index]; !proved {
 		return false
 	}
-	delete(d.late, task)
+	delete(d.late[q], index)
 	if l := q.leased[index]; l != nil {
 		if l.attempt != nil {
 			l.device.cancel(q.id, l.attempt, []uint32{index})
@@ -412,6 +411,7 @@ func (c *Coordinator) afterRecord(ctx context.Context, q *jobQueue) {
 func (c *Coordinator) endJob(q *jobQueue) {
 	delete(c.jobs, q.id)
 	for _, d := range c.devices {
+		delete(d.late, q)
 		n := d.inFlight[q.id]
 		if n == 0 {
 			continue

@@ -12,7 +12,7 @@ import (
 // job may get into the new one: not its program, nor the results of a device
 // that was away meanwhile.
 func TestAnIDThatIsUsedAgainMakesAnotherJob(t *testing.T) {
-	o := options{seed: 1, members: 3, devices: 4, length: time.Minute, reuses: true}
+	o := options{seed: 1, members: 3, devices: 4, length: 30 * time.Second, reuses: true}
 	o.faults = []fault{{"a device is isolated", func(s *swarm) func() { return s.isolate(pick(s, s.devices)) }}}
 	simulate(t, o).mustBeGreen(t)
 }
@@ -50,12 +50,13 @@ func comeBackWithOldResults(s *swarm, c *client) {
 		}
 	}
 	old.removed = true
-	j := c.slowJob("again", "again.2", 30)
+	j := c.slowJob("again", "again.2", 60)
 	time.Sleep(6 * time.Second)
 	heal()
 	if err := c.read(s.t.Context(), nil, j); err != nil {
 		s.ledger.red("job %s: %v", j.name, err)
 	}
+	s.mustAgree()
 }
 
 func TestADeviceThatWasAwayBringsNothingOfAnOldJobIntoANewOne(t *testing.T) {

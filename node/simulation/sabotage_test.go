@@ -245,7 +245,7 @@ func TestTheLedgerSeesContradictions(t *testing.T) {
 	}
 }
 
-// call is one step of a made-up history: each begins after the one before has
+// step is one call of a made-up history: each begins after the one before has
 // ended.
 type step struct {
 	in   jobInput

@@ -54,7 +54,7 @@ func TestTheSwarmSurvivesWhatMachinesAndNetworksDo(t *testing.T) {
 			lives = append(lives, life{*membersFlag, min(left, runLength)})
 		}
 	case testing.Short():
-		lives = []life{{3, time.Minute}}
+		lives = []life{{3, 30 * time.Second}}
 	}
 	for i, l := range lives {
 		t.Run(fmt.Sprintf("seed %d", seed+uint64(i)), func(t *testing.T) {
