@@ -9,17 +9,23 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/ostrich-legs/ostrich/node/sandbox"
+	"github.com/ostrich-legs/ostrich/p2p"
 )
 
 func main() {
 	if sandbox.IsChild() {
 		os.Exit(sandbox.ChildMain(os.Args[1:], os.Stdin, os.Stdout))
 	}
+	p2p.SetLibraryLog(slog.DiscardHandler)
+	log.SetOutput(io.Discard) // some libraries of libp2p's write there
 	ctx, stop := context.WithCancelCause(context.Background())
 	watchSignals(stop)
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))

@@ -51,6 +51,7 @@ type Conn struct {
 
 	ended   chan struct{} // closed when the session has an outcome
 	written chan struct{} // closed when the writer has returned
+	stalled chan struct{} // capacity 1: Post found the queue full
 	closing atomic.Bool   // this side has called Close
 	leaving atomic.Bool   // this side is saying goodbye
 	once    sync.Once
@@ -69,6 +70,7 @@ func newConn(rw io.ReadWriteCloser, s side, remote wire.DeviceID, challenge *wir
 		calls:      newCalls(),
 		ended:      make(chan struct{}),
 		written:    make(chan struct{}),
+		stalled:    make(chan struct{}, 1),
 	}
 	c.in = bufio.NewReaderSize(c.pulse.reader(rw), readSize)
 	go c.write()
@@ -209,6 +211,13 @@ func (c *Conn) Run(ctx context.Context, h Handler) error {
 	tasks.Go(func() {
 		if err := c.pulse.watch(c.ended, c.ping, c.out.trim); err != nil {
 			c.end(err)
+		}
+	})
+	tasks.Go(func() {
+		select {
+		case <-c.stalled:
+			c.end(ErrStalled)
+		case <-c.ended:
 		}
 	})
 	r := runner{Conn: c, ctx: ctx, handler: h, tasks: &tasks}
