@@ -46,7 +46,7 @@ type device struct {
 	inputBytes int
 	room       chan struct{}
 
-	specSent map[wire.JobID]struct{} // used by its sender only
+	specSent map[incarnation]struct{} // used by its sender only
 	// lines and refusals bound what it can make the log say.
 	lines, refusals *rate.Limiter
 
@@ -70,7 +70,7 @@ func newDevice(conn *session.Conn, hello *wire.Hello) *device {
 		inFlight: make(map[wire.JobID]int),
 		late:     make(map[*jobQueue]map[uint32]struct{}),
 		room:     make(chan struct{}, 1),
-		specSent: make(map[wire.JobID]struct{}),
+		specSent: make(map[incarnation]struct{}),
 		lines:    rate.NewLimiter(linesPerSecond, lineBurst),
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		lastSeen: time.Now(),
@@ -119,9 +119,15 @@ func (d *device) cancel(job wire.JobID, attempt *wire.Attempt, indexes []uint32)
 	}}})
 }
 
+// incarnation tells a job from another that had its ID before.
+type incarnation struct {
+	id        wire.JobID
+	createdMS int64
+}
+
 // needsSpec reports whether the next lease of a job must describe it. Its sender
 // alone calls it.
-func (d *device) needsSpec(job wire.JobID, spec *wire.JobSpec) bool {
+func (d *device) needsSpec(job incarnation, spec *wire.JobSpec) bool {
 	if proto.Size(spec) <= smallSpec {
 		return true
 	}

@@ -172,7 +172,7 @@ func (w *leaseWriter) flush(ctx context.Context) error {
 	for _, at := range places {
 		frame.Inputs = append(frame.Inputs, inputs[at])
 	}
-	if d.needsSpec(sent.queue.id, w.spec) {
+	if d.needsSpec(incarnation{sent.queue.id, sent.queue.createdMS}, w.spec) {
 		frame.Spec = w.spec
 	}
 	return d.conn.Send(ctx, &wire.Frame{Kind: &wire.Frame_Lease{Lease: frame}})
