@@ -136,8 +136,15 @@ func (c *Coordinator) adopt(d *device, claim *wire.LeaseClaim) {
 		d.cancel(wire.JobID(claim.GetJobId()), claim.GetAttempt(), nil)
 		return
 	}
+	settled := make(map[uint32]bool, len(claim.GetSettled()))
+	for _, index := range claim.GetSettled() {
+		settled[index] = true
+	}
 	var adopted, ended []uint32
 	for _, index := range claim.GetIndexes() {
+		if settled[index] {
+			continue // it failed, say, and waits for another run
+		}
 		holder, leased := q.leased[index]
 		record, recording := q.recording[index]
 		switch {

@@ -279,3 +279,43 @@ func TestTheInputsThatADeviceHoldsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// A claim names all tasks of its lease, for the token covers them: one that has
+// been settled since, as a failed attempt, is not the device's any more. It was
+// adopted once, and its job never ended.
+func TestASettledTaskOfAClaimRunsElsewhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		client := h.dial(h.founder, 0)
+		flaky := identity(2)
+		h.register(flaky, wire.Role_ROLE_WORKER)
+		p := h.dial(flaky, 2)
+		id := client.submit(2, nil)
+		lease := <-p.leases
+		if len(lease.GetClaim().GetIndexes()) != 2 {
+			t.Fatalf("a lease of %v, want both tasks", lease.GetClaim().GetIndexes())
+		}
+		failed := &wire.Results{JobId: string(id), Attempt: lease.GetClaim().GetAttempt(), Results: []*wire.TaskResult{{
+			Index: 0, Status: wire.TaskStatus_TASK_STATUS_FAILED, Failure: wire.FailureKind_FAILURE_KIND_EXIT, ExitCode: 1, Error: "exit status 1",
+		}}}
+		if err := p.conn.Send(t.Context(), &wire.Frame{Kind: &wire.Frame_Results{Results: failed}}); err != nil {
+			t.Fatal(err)
+		}
+		<-p.acks
+		claim := lease.GetClaim()
+		claim.Settled = []uint32{0}
+		h.lead()
+		again := h.dial(flaky, 2, claim)
+		done := &wire.Results{JobId: string(id), Attempt: claim.GetAttempt(), Results: []*wire.TaskResult{{
+			Index: 1, Status: wire.TaskStatus_TASK_STATUS_OK, Output: []byte("1\n"),
+		}}}
+		if err := again.conn.Send(t.Context(), &wire.Frame{Kind: &wire.Frame_Results{Results: done}}); err != nil {
+			t.Fatal(err)
+		}
+		again.serve(nil)
+		results, job := h.dial(h.founder, 0).results(id, false)
+		if len(results) != 2 || job.GetState() != wire.JobState_JOB_STATE_DONE {
+			t.Errorf("%d results and a job that is %v, want 2 and DONE", len(results), job.GetState())
+		}
+	})
+}

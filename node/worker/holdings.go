@@ -194,13 +194,26 @@ func (h *holdings) claims() []*wire.LeaseClaim {
 	var claims []*wire.LeaseClaim
 	size := 0
 	for _, l := range h.leases {
-		size += 200 + 5*len(l.claim.GetIndexes())
+		size += 200 + 10*len(l.claim.GetIndexes())
 		if size > room {
 			break
 		}
-		claims = append(claims, l.claim)
+		claims = append(claims, l.proof())
 	}
 	return claims
+}
+
+// proof is the lease's claim for a hello: the token covers all its tasks, so
+// those that are settled are named apart.
+func (l *lease) proof() *wire.LeaseClaim {
+	c := l.claim
+	proof := &wire.LeaseClaim{JobId: c.GetJobId(), Attempt: c.GetAttempt(), Indexes: c.GetIndexes(), Token: c.GetToken()}
+	for p := range l.tasks {
+		if l.tasks[p].state == settled {
+			proof.Settled = append(proof.Settled, c.Indexes[p])
+		}
+	}
+	return proof
 }
 
 // counts returns the tasks that run, in slots and uploads, and that wait.

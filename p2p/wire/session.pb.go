@@ -1093,11 +1093,14 @@ func (x *Attempt) GetCounter() uint64 {
 
 // LeaseClaim proves to a later coordinator that a lease was given.
 type LeaseClaim struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	Attempt       *Attempt               `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Indexes       []uint32               `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
-	Token         []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	JobId   string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	Attempt *Attempt               `protobuf:"bytes,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Indexes []uint32               `protobuf:"varint,3,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	Token   []byte                 `protobuf:"bytes,4,opt,name=token,proto3" json:"token,omitempty"`
+	// In a Hello: those of indexes that the device neither works on nor has
+	// results for any more. The token does not cover them.
+	Settled       []uint32 `protobuf:"varint,5,rep,packed,name=settled,proto3" json:"settled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1156,6 +1159,13 @@ func (x *LeaseClaim) GetIndexes() []uint32 {
 func (x *LeaseClaim) GetToken() []byte {
 	if x != nil {
 		return x.Token
+	}
+	return nil
+}
+
+func (x *LeaseClaim) GetSettled() []uint32 {
+	if x != nil {
+		return x.Settled
 	}
 	return nil
 }
@@ -2802,13 +2812,14 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\x04load\x18\x03 \x01(\x01R\x04load\"7\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
-	"\acounter\x18\x02 \x01(\x04R\acounter\"\x82\x01\n" +
+	"\acounter\x18\x02 \x01(\x04R\acounter\"\x9c\x01\n" +
 	"\n" +
 	"LeaseClaim\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12-\n" +
 	"\aattempt\x18\x02 \x01(\v2\x13.ostrich.v1.AttemptR\aattempt\x12\x18\n" +
 	"\aindexes\x18\x03 \x03(\rR\aindexes\x12\x14\n" +
-	"\x05token\x18\x04 \x01(\fR\x05token\"\x8f\x01\n" +
+	"\x05token\x18\x04 \x01(\fR\x05token\x12\x18\n" +
+	"\asettled\x18\x05 \x03(\rR\asettled\"\x8f\x01\n" +
 	"\x05Lease\x12,\n" +
 	"\x05claim\x18\x01 \x01(\v2\x16.ostrich.v1.LeaseClaimR\x05claim\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.ostrich.v1.JobSpecR\x04spec\x12/\n" +

@@ -164,7 +164,7 @@ func TestANodeThatCannotStartSaysWhy(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, "a").up()
 	t.Run("a data folder in use", func(t *testing.T) {
-		second := &node{t: t, name: "a", dir: n.dir, flags: loopback()}
+		second := &node{t: t, name: "a", dir: n.dir, flags: loopback(t)}
 		complaint(t, second.tryUp(), 1, n.dir, "in use", "--data")
 	})
 	t.Run("a data folder that is a file", func(t *testing.T) {
@@ -172,7 +172,7 @@ func TestANodeThatCannotStartSaysWhy(t *testing.T) {
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		second := &node{t: t, name: "f", dir: file, flags: loopback()}
+		second := &node{t: t, name: "f", dir: file, flags: loopback(t)}
 		complaint(t, second.tryUp(), 1, file)
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

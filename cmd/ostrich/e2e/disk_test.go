@@ -59,7 +59,6 @@ func TestAFullDiskRefusesWorkAndLosesNone(t *testing.T) {
 	n := newNode(t, "a")
 	n.dir = filepath.Join(disk, "data")
 	n.up()
-	n.pin()
 	lines := strings.Repeat("before\n", 1000)
 	id := strings.TrimSpace(n.do(strings.NewReader(lines), "map", "builtin:upper", "--detach"))
 	want := strings.ToUpper(lines)

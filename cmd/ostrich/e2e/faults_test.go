@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -75,7 +74,6 @@ func half(t *testing.T, local, other *node, id string, inputs []string) *running
 func TestAnUploadSurvivesTheDeathOfItsNode(t *testing.T) {
 	nodes := swarm(t, 3)
 	local, other := member(t, nodes)
-	local.pin()
 	var inputs []string
 	for i := range 4000 {
 		inputs = append(inputs, fmt.Sprintf("line %d\n", i))
@@ -112,9 +110,6 @@ func TestAnUploadSurvivesTheDeathOfItsNode(t *testing.T) {
 
 func TestAJobGoesOnAfterAllNodesWereKilledAtOnce(t *testing.T) {
 	nodes := swarm(t, 3)
-	for _, n := range nodes {
-		n.pin()
-	}
 	inputs := tiles(300)
 	want := directly(t, "render", inputs)
 	id := strings.TrimSpace(nodes[1].do(strings.NewReader(strings.Join(inputs, "")), "map", "builtin:render", "--detach"))
@@ -142,18 +137,6 @@ func TestAJobGoesOnAfterAllNodesWereKilledAtOnce(t *testing.T) {
 		sameOutputs(t, all, want)
 		t.Logf("%s has all results %v after the start", n.name, time.Since(began))
 	}
-}
-
-// pin makes the node start on its present port again.
-func (n *node) pin() {
-	n.t.Helper()
-	for _, addr := range n.status().Addresses.P2P {
-		if f := strings.Split(addr, "/"); len(f) > 4 && f[3] == "tcp" {
-			n.flags = append(n.flags, "--p2p", net.JoinHostPort("127.0.0.1", f[4]))
-			return
-		}
-	}
-	n.t.Fatalf("%s has no TCP address", n.name)
 }
 
 func TestNoChildOutlivesItsKilledNode(t *testing.T) {

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -67,15 +70,38 @@ type node struct {
 	errors *text
 }
 
-// loopback keeps a node on this machine, on free ports.
-func loopback() []string {
-	return []string{"--public", "127.0.0.1:0", "--control", "127.0.0.1:0", "--p2p", "127.0.0.1:0", "--no-mdns"}
+// loopback keeps a node on this machine, on free ports. Others reach it at the
+// same one after a restart.
+func loopback(t *testing.T) []string {
+	return []string{"--public", "127.0.0.1:0", "--control", "127.0.0.1:0", "--p2p", ownPort(t), "--no-mdns"}
+}
+
+// nextPort is the last port that ownPort gave, from below the range of which
+// systems give ports to whoever asks for any: nobody gets it while its node is
+// down.
+var nextPort atomic.Int32
+
+// ownPort returns a loopback address that no other node of this run gets.
+func ownPort(t *testing.T) string {
+	t.Helper()
+	nextPort.CompareAndSwap(0, 12_000+int32(os.Getpid()%100)*150)
+	for range 1000 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(nextPort.Add(1))))
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		listener.Close()
+		return address
+	}
+	t.Fatal("no port is free on loopback")
+	return ""
 }
 
 // newNode returns a node with an empty data folder that does not run yet.
 func newNode(t *testing.T, name string, flags ...string) *node {
 	t.Helper()
-	return &node{t: t, name: name, dir: folder(t), flags: append(loopback(), flags...)}
+	return &node{t: t, name: name, dir: folder(t), flags: append(loopback(t), flags...)}
 }
 
 // command returns a command line of the program, in the node's namespace.
