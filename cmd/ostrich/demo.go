@@ -26,18 +26,34 @@ const (
 )
 
 func (a *app) demoCommand() *cobra.Command {
-	return &cobra.Command{
+	var kill bool
+	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See a swarm of three devices render a picture, on this machine alone",
 		Long: `Starts three nodes of a new swarm in temporary folders, lets them render a picture
 in tiles, a task each, writes it as a PNG file, compares it with what one direct run
-of the same program gives, and cleans everything up but the picture.`,
+of the same program gives, and cleans everything up but the picture.
+
+With --kill the node that coordinates the others is killed (kill -9) in the middle of
+the picture. The demo says how long it took until a tile was done under its successor.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context()) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), kill) },
 	}
+	cmd.Flags().BoolVar(&kill, "kill", false, "kill the coordinator in the middle of the picture")
+	return cmd
 }
 
-func (a *app) demo(ctx context.Context) (err error) {
+// rendering is a picture that the swarm computes.
+type rendering struct {
+	client   *control.Client
+	accident *accident // nil for none
+
+	picture *picture
+	shares  map[string]int // tiles that each device computed
+	took    time.Duration
+}
+
+func (a *app) demo(ctx context.Context, kill bool) (err error) {
 	began := time.Now()
 	base, err := os.MkdirTemp("", "ostrich-demo-")
 	if err != nil {
@@ -54,18 +70,30 @@ func (a *app) demo(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	r := &rendering{client: c}
+	defer func() { r.client.Close() }()
 	fmt.Fprintf(a.err, "A swarm of %d devices is up after %.1f s. Rendering %d x %d pixels in %d tiles ...\n",
 		demoNodes, time.Since(began).Seconds(), pictureWidth, pictureHeight, len(tiles()))
-	rendering := time.Now()
-	p, shares, err := a.render(ctx, c)
+	if kill {
+		err = a.renderAndKill(ctx, s, r)
+	} else {
+		err = a.render(ctx, r)
+	}
+	if err == nil {
+		err = a.demoReport(ctx, r)
+	}
+	if err == nil {
+		err = a.compare(ctx, r.picture)
+	}
 	if err != nil {
 		return err
 	}
-	took := time.Since(rendering)
-	if err := a.demoReport(ctx, c, shares, took); err != nil {
-		return err
-	}
+	_, err = fmt.Fprintf(a.out, "All in %.1f s.\n", time.Since(began).Seconds())
+	return err
+}
+
+// compare writes the picture to a file, and checks it against a direct run.
+func (a *app) compare(ctx context.Context, p *picture) error {
 	path, err := p.save()
 	if err != nil {
 		return err
@@ -79,58 +107,79 @@ func (a *app) demo(ctx context.Context) (err error) {
 	if !bytes.Equal(p.pixels, want) {
 		return fmt.Errorf("the picture %s differs from a direct run of the same program", path)
 	}
-	_, err = fmt.Fprintf(a.out, "The same, byte for byte, as a direct run in this process (%.1f s).\nPicture: %s\nAll in %.1f s.\n",
-		time.Since(direct).Seconds(), path, time.Since(began).Seconds())
+	_, err = fmt.Fprintf(a.out, "The same, byte for byte, as a direct run in this process (%.1f s).\nPicture: %s\n",
+		time.Since(direct).Seconds(), path)
 	return err
 }
 
-// render maps the renderer over the tiles. It returns the picture, and how many
-// tiles each device computed.
-func (a *app) render(ctx context.Context, c *control.Client) (*picture, map[string]int, error) {
-	program, err := a.program(ctx, c, builtin+"render")
+// render maps the renderer over the tiles, and fills the rest of r in.
+func (a *app) render(ctx context.Context, r *rendering) error {
+	program, err := a.program(ctx, r.client, builtin+"render")
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	all := tiles()
-	pic := newPicture()
-	shares := map[string]int{}
+	began := time.Now()
+	r.picture, r.shares = newPicture(), map[string]int{}
 	progress := a.newProgress()
 	defer progress.end()
-	o := control.MapOptions{
+	o := r.options(ctx, program, progress)
+	progress.options(&o)
+	job, err := r.client.Map(ctx, o)
+	if err != nil {
+		return err
+	}
+	r.took = time.Since(began)
+	return jobOutcome(job, 0)
+}
+
+// options is the map of the picture.
+func (r *rendering) options(ctx context.Context, program *wire.Program, p *progress) control.MapOptions {
+	all := tiles()
+	id := wire.NewJobID()
+	if r.accident != nil {
+		r.accident.job = id
+	}
+	return control.MapOptions{
+		JobID: id,
 		Spec: &wire.JobSpec{
 			Program: program, Retries: wire.DefaultRetries, TimeoutMs: wire.DefaultTimeout.Milliseconds(),
 			MemoryMib: wire.DefaultMemoryMiB, MaxOutputBytes: wire.DefaultMaxOutput,
 		},
 		Inputs: func(yield func(control.Input, error) bool) {
-			for _, t := range all {
+			for i, t := range all {
+				if i == 3*len(all)/4 {
+					r.accident.hold()
+				}
 				if !yield(control.Input{Data: []byte(t.line())}, nil) {
 					return
 				}
 			}
 		},
-		Unordered: true,
-		Result: func(r *wire.TaskResult, output io.Reader) error {
-			if r.GetStatus() != wire.TaskStatus_TASK_STATUS_OK {
-				return fmt.Errorf("tile %d failed: %s", r.GetIndex(), r.GetError())
+		StopInputs: r.accident.pass,
+		Unordered:  true,
+		Result: func(t *wire.TaskResult, output io.Reader) error {
+			if t.GetStatus() != wire.TaskStatus_TASK_STATUS_OK {
+				return fmt.Errorf("tile %d failed: %s", t.GetIndex(), t.GetError())
 			}
-			if int(r.GetIndex()) >= len(all) {
-				return fmt.Errorf("a tile %d that was not asked for", r.GetIndex())
+			if int(t.GetIndex()) >= len(all) {
+				return fmt.Errorf("a tile %d that was not asked for", t.GetIndex())
 			}
-			shares[r.GetDevice()]++
-			return progress.around(func() error { return pic.put(all[r.GetIndex()], output) })
+			r.shares[t.GetDevice()]++
+			err := p.around(func() error { return r.picture.put(all[t.GetIndex()], output) })
+			if err != nil {
+				return err
+			}
+			return r.accident.seen(ctx, t, len(all), p)
 		},
 	}
-	progress.options(&o)
-	job, err := c.Map(ctx, o)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pic, shares, jobOutcome(job, 0)
 }
 
 // demoReport says who computed how much.
-func (a *app) demoReport(ctx context.Context, c *control.Client, shares map[string]int, took time.Duration) error {
-	res, err := control.Call(ctx, c.ListDevices, &wire.ListDevicesRequest{})
+func (a *app) demoReport(ctx context.Context, r *rendering) error {
+	if err := r.accident.report(a.out); err != nil {
+		return err
+	}
+	res, err := control.Call(ctx, r.client.ListDevices, &wire.ListDevicesRequest{})
 	if err != nil {
 		return err
 	}
@@ -138,15 +187,15 @@ func (a *app) demoReport(ctx context.Context, c *control.Client, shares map[stri
 	for _, d := range res.GetDevices() {
 		names[d.GetId()] = d.GetProfile().GetName()
 	}
-	devices := slices.SortedFunc(maps.Keys(shares), func(x, y string) int { return cmp.Compare(names[x], names[y]) })
+	devices := slices.SortedFunc(maps.Keys(r.shares), func(x, y string) int { return cmp.Compare(names[x], names[y]) })
 	var total int
-	for _, n := range shares {
+	for _, n := range r.shares {
 		total += n
 	}
 	for _, id := range devices {
-		fmt.Fprintf(a.out, "%-8s %s computed %3d tiles (%d %%)\n", names[id], short(id), shares[id], (200*shares[id]+total)/(2*total))
+		fmt.Fprintf(a.out, "%-8s %s computed %3d tiles (%d %%)\n", names[id], short(id), r.shares[id], (200*r.shares[id]+total)/(2*total))
 	}
-	_, err = fmt.Fprintf(a.out, "%d tiles in %.1f s\n", total, took.Seconds())
+	_, err = fmt.Fprintf(a.out, "%d tiles in %.1f s\n", total, r.took.Seconds())
 	return err
 }
 
@@ -176,7 +225,7 @@ func (s *demoSwarm) start(ctx context.Context) (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := control.Dial(first)
+	c, err := control.Dial(first.dir)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,13 +18,13 @@ import (
 
 // demoProcess starts the demo in a process group and a temporary folder of its
 // own.
-func demoProcess(t *testing.T, out *bytes.Buffer) (cmd *exec.Cmd, temp string) {
+func demoProcess(t *testing.T, out *bytes.Buffer, flags ...string) (cmd *exec.Cmd, temp string) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real nodes")
 	}
 	temp = t.TempDir()
-	cmd = exec.Command(os.Args[0], "demo")
+	cmd = exec.Command(os.Args[0], append([]string{"demo"}, flags...)...)
 	cmd.Env = append(os.Environ(), actAsOstrich+"=1", "TMPDIR="+temp)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -46,8 +47,25 @@ func groupEnds(pgid int) bool {
 }
 
 func TestDemoRendersAPictureAndCleansUp(t *testing.T) {
+	demoLeavesAPicture(t)
+}
+
+func TestTheDemosPictureOutlivesTheCoordinator(t *testing.T) {
+	said := demoLeavesAPicture(t, "--kill")
+	words := regexp.MustCompile(`(demo-\d) coordinated and was killed after 130 tiles\. (demo-\d) took over: .* done ([0-9.]+) s after the kill`)
+	m := words.FindStringSubmatch(said)
+	if m == nil || m[1] == m[2] || m[3] == "0.00" {
+		t.Fatalf("it does not say who was killed and how long that took:\n%s", said)
+	}
+	t.Log(m[0])
+}
+
+// demoLeavesAPicture runs the demo, and wants it to leave a picture and nothing
+// else. It returns what the demo says.
+func demoLeavesAPicture(t *testing.T, flags ...string) string {
+	t.Helper()
 	var out bytes.Buffer
-	cmd, temp := demoProcess(t, &out)
+	cmd, temp := demoProcess(t, &out, flags...)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v:\n%s", err, out.String())
 	}
@@ -58,6 +76,9 @@ func TestDemoRendersAPictureAndCleansUp(t *testing.T) {
 	if len(left) != 1 || filepath.Ext(left[0]) != ".png" || !strings.Contains(out.String(), left[0]) {
 		t.Fatalf("left: %v; said:\n%s", left, out.String())
 	}
+	if !strings.Contains(out.String(), "The same, byte for byte") {
+		t.Errorf("it does not say that the picture is right:\n%s", out.String())
+	}
 	f, err := os.Open(left[0])
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +87,7 @@ func TestDemoRendersAPictureAndCleansUp(t *testing.T) {
 	if img, err := png.Decode(f); err != nil || img.Bounds().Dx() != pictureWidth || img.Bounds().Dy() != pictureHeight {
 		t.Errorf("the picture: %v", err)
 	}
+	return out.String()
 }
 
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {

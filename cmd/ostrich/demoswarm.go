@@ -14,6 +14,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ostrich-legs/ostrich/node/control"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 const (
@@ -35,16 +38,19 @@ type demoSwarm struct {
 }
 
 type demoNode struct {
+	name  string
+	dir   string // of its data
+	id    string // of its device, once it is ready
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	ended chan struct{}
 }
 
-// node starts one node and returns its data folder once it is ready.
-func (s *demoSwarm) node(ctx context.Context, number int, invite string) (string, error) {
+// node starts one node and returns it once it is ready.
+func (s *demoSwarm) node(ctx context.Context, number int, invite string) (*demoNode, error) {
 	exe, err := os.Executable()
 	if err != nil {
-		return "", fmt.Errorf("finding this program: %w", err)
+		return nil, fmt.Errorf("finding this program: %w", err)
 	}
 	name := "demo-" + strconv.Itoa(number)
 	dir := filepath.Join(s.base, name)
@@ -61,41 +67,52 @@ func (s *demoSwarm) node(ctx context.Context, number int, invite string) (string
 	cmd.Stderr = words
 	ready := make(chan struct{})
 	cmd.Stdout = &readyWriter{ready: ready}
-	n, err := s.launch(cmd)
-	if err != nil {
-		return "", err
+	n := &demoNode{name: name, dir: dir, cmd: cmd, ended: make(chan struct{})}
+	if err := s.launch(n); err != nil {
+		return nil, err
 	}
 	select {
 	case <-ready:
-		return dir, nil
+		return n, n.identify(ctx)
 	case <-n.ended:
-		return "", fmt.Errorf("%s did not start:\n%s", name, words)
+		return nil, fmt.Errorf("%s did not start:\n%s", name, words)
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
-// launch starts a process unless the demo is ending already.
-func (s *demoSwarm) launch(cmd *exec.Cmd) (*demoNode, error) {
+// identify asks a node which device it is.
+func (n *demoNode) identify(ctx context.Context) error {
+	c, err := control.Dial(n.dir)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	res, err := control.Call(ctx, c.GetStatus, &wire.GetStatusRequest{})
+	n.id = res.GetStatus().GetDeviceId()
+	return err
+}
+
+// launch starts a node's process unless the demo is ending already.
+func (s *demoSwarm) launch(n *demoNode) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped {
-		return nil, errors.New("the demo is ending")
+		return errors.New("the demo is ending")
 	}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
+	var err error
+	if n.stdin, err = n.cmd.StdinPipe(); err != nil {
+		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("starting a node: %w", err)
+	if err := n.cmd.Start(); err != nil {
+		return fmt.Errorf("starting a node: %w", err)
 	}
-	n := &demoNode{cmd: cmd, stdin: stdin, ended: make(chan struct{})}
 	s.nodes = append(s.nodes, n)
 	go func() {
-		cmd.Wait()
+		n.cmd.Wait()
 		close(n.ended)
 	}()
-	return n, nil
+	return nil
 }
 
 // stop ends all nodes, waits for them, and removes their folders.

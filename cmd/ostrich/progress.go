@@ -131,6 +131,14 @@ func (p *progress) around(f func() error) error {
 	return f()
 }
 
+// note says something that happened, with the bar out of its way.
+func (p *progress) note(format string, args ...any) {
+	p.screen.Lock()
+	defer p.screen.Unlock()
+	p.erase()
+	fmt.Fprintf(p.w, format+"\n", args...)
+}
+
 func (p *progress) erase() {
 	if p.drawn {
 		io.WriteString(p.w, "\r\x1b[K")
