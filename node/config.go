@@ -10,13 +10,14 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/ostrich-legs/ostrich/node/control"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 // Default addresses: section 9 and 10 of the design.
 const (
 	DefaultPublic  = "0.0.0.0:7777"
-	DefaultControl = "127.0.0.1:7778"
+	DefaultControl = control.DefaultListen
 	// DefaultP2P means port 7776 of every address, IPv4 and IPv6.
 	DefaultP2P = ""
 )

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -79,7 +80,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	defer e.close()
 	e.streamSize, e.runs = size, *runs
 	for _, b := range benches() {
-		if *only != "" && !contains(strings.Split(*only, ","), b.name) {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), b.name) {
 			continue
 		}
 		e.say("measuring %s …", b.name)
@@ -88,15 +89,6 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		}
 	}
 	return e.table.print(out)
-}
-
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if v == s {
-			return true
-		}
-	}
-	return false
 }
 
 // parseSize reads a number of bytes with K, M or G.
