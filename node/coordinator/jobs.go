@@ -257,13 +257,19 @@ func (c *Coordinator) job(id wire.JobID) (*wire.Job, error) {
 			job = describe(j)
 		}
 	})
+	return job, c.addSoft(id, job)
+}
+
+// addSoft adds the soft state to what a reading of the replicated state found
+// of a job, and says so if it found none.
+func (c *Coordinator) addSoft(id wire.JobID, job *wire.Job) error {
 	if job == nil {
-		return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
+		return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.overlay(job)
-	return job, nil
+	return nil
 }
 
 // describe is what the replicated state says of a job.

@@ -47,17 +47,16 @@ func (a asker) readResults(ctx context.Context, r *wire.ReadResultsRequest) (*wi
 
 // resultsFrom reads the results that there are from a place on.
 func (c *Coordinator) resultsFrom(ctx context.Context, id wire.JobID, r *wire.ReadResultsRequest) (*wire.ReadResultsResponse, error) {
-	job, err := c.job(id)
-	if err != nil {
-		return nil, err
-	}
-	out := &wire.ReadResultsResponse{Job: job}
+	out := &wire.ReadResultsResponse{}
 	var found []numberedRef
+	// One reading for the job and its results: an answer that says "the end"
+	// must not describe the job as it stood before.
 	c.cfg.Group.Read(func(s *state.State) {
 		j := s.Job(id)
 		if j == nil {
 			return
 		}
+		out.Job = describe(j)
 		if r.GetUnordered() {
 			found, out.Next = byNumber(j, r.GetFrom())
 			out.End = j.Ended() && out.Next >= j.Results()
@@ -66,6 +65,9 @@ func (c *Coordinator) resultsFrom(ctx context.Context, id wire.JobID, r *wire.Re
 			out.End = j.Ended() && out.Next >= j.Total()
 		}
 	})
+	if err := c.addSoft(id, out.Job); err != nil {
+		return nil, err
+	}
 	size := 0
 	for _, f := range found {
 		result, err := c.readResult(ctx, f)
