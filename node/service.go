@@ -20,6 +20,7 @@ const callLimit = 6 * time.Second
 // service answers the control API: mostly it passes what is asked through the
 // node's session to the coordinator.
 type service struct {
+	wireconnect.UnimplementedControlHandler
 	node *node
 }
 

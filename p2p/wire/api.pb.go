@@ -1170,9 +1170,13 @@ func (*RenameDeviceResponse) Descriptor() ([]byte, []int) {
 	return file_p2p_wire_api_proto_rawDescGZIP(), []int{22}
 }
 
+// RemoveDeviceRequest takes a device out of the swarm for ever. It is refused
+// (CODE_PRECONDITION) where the voters that are left could not commit.
 type RemoveDeviceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// Revoke the invite that it joined by, too.
+	RevokeInvite  bool `protobuf:"varint,2,opt,name=revoke_invite,json=revokeInvite,proto3" json:"revoke_invite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1214,8 +1218,17 @@ func (x *RemoveDeviceRequest) GetDeviceId() string {
 	return ""
 }
 
+func (x *RemoveDeviceRequest) GetRevokeInvite() bool {
+	if x != nil {
+		return x.RevokeInvite
+	}
+	return false
+}
+
 type RemoveDeviceResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invite that it joined by, if that lets others in still; "" if not.
+	OpenInvite    string `protobuf:"bytes,1,opt,name=open_invite,json=openInvite,proto3" json:"open_invite,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1250,6 +1263,101 @@ func (*RemoveDeviceResponse) Descriptor() ([]byte, []int) {
 	return file_p2p_wire_api_proto_rawDescGZIP(), []int{24}
 }
 
+func (x *RemoveDeviceResponse) GetOpenInvite() string {
+	if x != nil {
+		return x.OpenInvite
+	}
+	return ""
+}
+
+type SetDeviceModeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Mode          DeviceMode             `protobuf:"varint,2,opt,name=mode,proto3,enum=ostrich.v1.DeviceMode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDeviceModeRequest) Reset() {
+	*x = SetDeviceModeRequest{}
+	mi := &file_p2p_wire_api_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDeviceModeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDeviceModeRequest) ProtoMessage() {}
+
+func (x *SetDeviceModeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_api_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDeviceModeRequest.ProtoReflect.Descriptor instead.
+func (*SetDeviceModeRequest) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *SetDeviceModeRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SetDeviceModeRequest) GetMode() DeviceMode {
+	if x != nil {
+		return x.Mode
+	}
+	return DeviceMode_DEVICE_MODE_UNSPECIFIED
+}
+
+type SetDeviceModeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDeviceModeResponse) Reset() {
+	*x = SetDeviceModeResponse{}
+	mi := &file_p2p_wire_api_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDeviceModeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDeviceModeResponse) ProtoMessage() {}
+
+func (x *SetDeviceModeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_api_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDeviceModeResponse.ProtoReflect.Descriptor instead.
+func (*SetDeviceModeResponse) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{26}
+}
+
 type CreateInviteRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=ostrich.v1.Role" json:"role,omitempty"`
@@ -1267,7 +1375,7 @@ type CreateInviteRequest struct {
 
 func (x *CreateInviteRequest) Reset() {
 	*x = CreateInviteRequest{}
-	mi := &file_p2p_wire_api_proto_msgTypes[25]
+	mi := &file_p2p_wire_api_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1387,7 @@ func (x *CreateInviteRequest) String() string {
 func (*CreateInviteRequest) ProtoMessage() {}
 
 func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[25]
+	mi := &file_p2p_wire_api_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1400,7 @@ func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInviteRequest.ProtoReflect.Descriptor instead.
 func (*CreateInviteRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{25}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CreateInviteRequest) GetRole() Role {
@@ -1346,7 +1454,7 @@ type CreateInviteResponse struct {
 
 func (x *CreateInviteResponse) Reset() {
 	*x = CreateInviteResponse{}
-	mi := &file_p2p_wire_api_proto_msgTypes[26]
+	mi := &file_p2p_wire_api_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1466,7 @@ func (x *CreateInviteResponse) String() string {
 func (*CreateInviteResponse) ProtoMessage() {}
 
 func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[26]
+	mi := &file_p2p_wire_api_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1479,7 @@ func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInviteResponse.ProtoReflect.Descriptor instead.
 func (*CreateInviteResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{26}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateInviteResponse) GetInvite() *Invite {
@@ -1389,7 +1497,7 @@ type ListInvitesRequest struct {
 
 func (x *ListInvitesRequest) Reset() {
 	*x = ListInvitesRequest{}
-	mi := &file_p2p_wire_api_proto_msgTypes[27]
+	mi := &file_p2p_wire_api_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1401,7 +1509,7 @@ func (x *ListInvitesRequest) String() string {
 func (*ListInvitesRequest) ProtoMessage() {}
 
 func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[27]
+	mi := &file_p2p_wire_api_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1414,7 +1522,7 @@ func (x *ListInvitesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitesRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{27}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{29}
 }
 
 type ListInvitesResponse struct {
@@ -1426,7 +1534,7 @@ type ListInvitesResponse struct {
 
 func (x *ListInvitesResponse) Reset() {
 	*x = ListInvitesResponse{}
-	mi := &file_p2p_wire_api_proto_msgTypes[28]
+	mi := &file_p2p_wire_api_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1546,7 @@ func (x *ListInvitesResponse) String() string {
 func (*ListInvitesResponse) ProtoMessage() {}
 
 func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[28]
+	mi := &file_p2p_wire_api_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1559,7 @@ func (x *ListInvitesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitesResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitesResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{28}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListInvitesResponse) GetInvites() []*Invite {
@@ -1470,7 +1578,7 @@ type RevokeInviteRequest struct {
 
 func (x *RevokeInviteRequest) Reset() {
 	*x = RevokeInviteRequest{}
-	mi := &file_p2p_wire_api_proto_msgTypes[29]
+	mi := &file_p2p_wire_api_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1590,7 @@ func (x *RevokeInviteRequest) String() string {
 func (*RevokeInviteRequest) ProtoMessage() {}
 
 func (x *RevokeInviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[29]
+	mi := &file_p2p_wire_api_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1603,7 @@ func (x *RevokeInviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInviteRequest.ProtoReflect.Descriptor instead.
 func (*RevokeInviteRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{29}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RevokeInviteRequest) GetInviteId() string {
@@ -1513,7 +1621,7 @@ type RevokeInviteResponse struct {
 
 func (x *RevokeInviteResponse) Reset() {
 	*x = RevokeInviteResponse{}
-	mi := &file_p2p_wire_api_proto_msgTypes[30]
+	mi := &file_p2p_wire_api_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1633,7 @@ func (x *RevokeInviteResponse) String() string {
 func (*RevokeInviteResponse) ProtoMessage() {}
 
 func (x *RevokeInviteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[30]
+	mi := &file_p2p_wire_api_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1646,7 @@ func (x *RevokeInviteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeInviteResponse.ProtoReflect.Descriptor instead.
 func (*RevokeInviteResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{30}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{32}
 }
 
 // GetViewRequest asks for the coordinator's view of the whole.
@@ -1550,7 +1658,7 @@ type GetViewRequest struct {
 
 func (x *GetViewRequest) Reset() {
 	*x = GetViewRequest{}
-	mi := &file_p2p_wire_api_proto_msgTypes[31]
+	mi := &file_p2p_wire_api_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1670,7 @@ func (x *GetViewRequest) String() string {
 func (*GetViewRequest) ProtoMessage() {}
 
 func (x *GetViewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[31]
+	mi := &file_p2p_wire_api_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1683,7 @@ func (x *GetViewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetViewRequest.ProtoReflect.Descriptor instead.
 func (*GetViewRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{31}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{33}
 }
 
 type GetViewResponse struct {
@@ -1587,7 +1695,7 @@ type GetViewResponse struct {
 
 func (x *GetViewResponse) Reset() {
 	*x = GetViewResponse{}
-	mi := &file_p2p_wire_api_proto_msgTypes[32]
+	mi := &file_p2p_wire_api_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +1707,7 @@ func (x *GetViewResponse) String() string {
 func (*GetViewResponse) ProtoMessage() {}
 
 func (x *GetViewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[32]
+	mi := &file_p2p_wire_api_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +1720,7 @@ func (x *GetViewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetViewResponse.ProtoReflect.Descriptor instead.
 func (*GetViewResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{32}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetViewResponse) GetView() *View {
@@ -1642,7 +1750,7 @@ type Stats struct {
 
 func (x *Stats) Reset() {
 	*x = Stats{}
-	mi := &file_p2p_wire_api_proto_msgTypes[33]
+	mi := &file_p2p_wire_api_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1762,7 @@ func (x *Stats) String() string {
 func (*Stats) ProtoMessage() {}
 
 func (x *Stats) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[33]
+	mi := &file_p2p_wire_api_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1775,7 @@ func (x *Stats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stats.ProtoReflect.Descriptor instead.
 func (*Stats) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{33}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Stats) GetTotalJobs() uint64 {
@@ -1759,7 +1867,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_p2p_wire_api_proto_msgTypes[34]
+	mi := &file_p2p_wire_api_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1771,7 +1879,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[34]
+	mi := &file_p2p_wire_api_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1784,7 +1892,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{34}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Resources) GetTotalCores() uint64 {
@@ -1816,23 +1924,30 @@ func (x *Resources) GetOnlineCount() uint64 {
 }
 
 type View struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Coordinator   string                 `protobuf:"bytes,1,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
-	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
-	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
-	Members       []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
-	Voters        []string               `protobuf:"bytes,5,rep,name=voters,proto3" json:"voters,omitempty"`
-	RunState      string                 `protobuf:"bytes,6,opt,name=run_state,json=runState,proto3" json:"run_state,omitempty"`
-	Stats         *Stats                 `protobuf:"bytes,7,opt,name=stats,proto3" json:"stats,omitempty"`
-	Resources     *Resources             `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
-	SwarmName     string                 `protobuf:"bytes,9,opt,name=swarm_name,json=swarmName,proto3" json:"swarm_name,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Coordinator string                 `protobuf:"bytes,1,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	Term        uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Generation  uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	Members     []string               `protobuf:"bytes,4,rep,name=members,proto3" json:"members,omitempty"`
+	Voters      []string               `protobuf:"bytes,5,rep,name=voters,proto3" json:"voters,omitempty"`
+	RunState    string                 `protobuf:"bytes,6,opt,name=run_state,json=runState,proto3" json:"run_state,omitempty"`
+	Stats       *Stats                 `protobuf:"bytes,7,opt,name=stats,proto3" json:"stats,omitempty"`
+	Resources   *Resources             `protobuf:"bytes,8,opt,name=resources,proto3" json:"resources,omitempty"`
+	SwarmName   string                 `protobuf:"bytes,9,opt,name=swarm_name,json=swarmName,proto3" json:"swarm_name,omitempty"`
+	// Servers of the Raft group that receive the log and do not vote.
+	Standbys []string `protobuf:"bytes,10,rep,name=standbys,proto3" json:"standbys,omitempty"`
+	// Last committed entry of the log.
+	Committed uint64 `protobuf:"varint,11,opt,name=committed,proto3" json:"committed,omitempty"`
+	// Newest command format that all voters understand.
+	Format        uint32        `protobuf:"varint,12,opt,name=format,proto3" json:"format,omitempty"`
+	MemberViews   []*MemberView `protobuf:"bytes,13,rep,name=member_views,json=memberViews,proto3" json:"member_views,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *View) Reset() {
 	*x = View{}
-	mi := &file_p2p_wire_api_proto_msgTypes[35]
+	mi := &file_p2p_wire_api_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +1959,7 @@ func (x *View) String() string {
 func (*View) ProtoMessage() {}
 
 func (x *View) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_api_proto_msgTypes[35]
+	mi := &file_p2p_wire_api_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +1972,7 @@ func (x *View) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use View.ProtoReflect.Descriptor instead.
 func (*View) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_api_proto_rawDescGZIP(), []int{35}
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *View) GetCoordinator() string {
@@ -1921,6 +2036,164 @@ func (x *View) GetSwarmName() string {
 		return x.SwarmName
 	}
 	return ""
+}
+
+func (x *View) GetStandbys() []string {
+	if x != nil {
+		return x.Standbys
+	}
+	return nil
+}
+
+func (x *View) GetCommitted() uint64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
+func (x *View) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *View) GetMemberViews() []*MemberView {
+	if x != nil {
+		return x.MemberViews
+	}
+	return nil
+}
+
+// MemberView is what the coordinator knows of a member.
+type MemberView struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Online  bool                   `protobuf:"varint,3,opt,name=online,proto3" json:"online,omitempty"`
+	Voter   bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Standby bool                   `protobuf:"varint,5,opt,name=standby,proto3" json:"standby,omitempty"`
+	// As it last reported; 0 before.
+	Report *MemberReport `protobuf:"bytes,6,opt,name=report,proto3" json:"report,omitempty"`
+	// Committed entries that its log lacked at its last answer; servers only.
+	Lag uint64 `protobuf:"varint,7,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Since its last answer as a server of the Raft group; negative when it has
+	// given none in this term.
+	SilentMs int64 `protobuf:"varint,8,opt,name=silent_ms,json=silentMs,proto3" json:"silent_ms,omitempty"`
+	// How far its clock was ahead of the coordinator's at its last report.
+	ClockAheadMs  int64  `protobuf:"varint,9,opt,name=clock_ahead_ms,json=clockAheadMs,proto3" json:"clock_ahead_ms,omitempty"`
+	Version       string `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	Format        uint32 `protobuf:"varint,11,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberView) Reset() {
+	*x = MemberView{}
+	mi := &file_p2p_wire_api_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberView) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberView) ProtoMessage() {}
+
+func (x *MemberView) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_api_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberView.ProtoReflect.Descriptor instead.
+func (*MemberView) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_api_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *MemberView) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *MemberView) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MemberView) GetOnline() bool {
+	if x != nil {
+		return x.Online
+	}
+	return false
+}
+
+func (x *MemberView) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *MemberView) GetStandby() bool {
+	if x != nil {
+		return x.Standby
+	}
+	return false
+}
+
+func (x *MemberView) GetReport() *MemberReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *MemberView) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *MemberView) GetSilentMs() int64 {
+	if x != nil {
+		return x.SilentMs
+	}
+	return 0
+}
+
+func (x *MemberView) GetClockAheadMs() int64 {
+	if x != nil {
+		return x.ClockAheadMs
+	}
+	return 0
+}
+
+func (x *MemberView) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *MemberView) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
 }
 
 var File_p2p_wire_api_proto protoreflect.FileDescriptor
@@ -1988,10 +2261,17 @@ const file_p2p_wire_api_proto_rawDesc = "" +
 	"\x13RenameDeviceRequest\x12\x1b\n" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\"\x16\n" +
-	"\x14RenameDeviceResponse\"2\n" +
+	"\x14RenameDeviceResponse\"W\n" +
 	"\x13RemoveDeviceRequest\x12\x1b\n" +
-	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"\x16\n" +
-	"\x14RemoveDeviceResponse\"\xbe\x01\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12#\n" +
+	"\rrevoke_invite\x18\x02 \x01(\bR\frevokeInvite\"7\n" +
+	"\x14RemoveDeviceResponse\x12\x1f\n" +
+	"\vopen_invite\x18\x01 \x01(\tR\n" +
+	"openInvite\"_\n" +
+	"\x14SetDeviceModeRequest\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x16.ostrich.v1.DeviceModeR\x04mode\"\x17\n" +
+	"\x15SetDeviceModeResponse\"\xbe\x01\n" +
 	"\x13CreateInviteRequest\x12$\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x10.ostrich.v1.RoleR\x04role\x12\x15\n" +
 	"\x06ttl_ms\x18\x02 \x01(\x03R\x05ttlMs\x12\x19\n" +
@@ -2032,7 +2312,7 @@ const file_p2p_wire_api_proto_rawDesc = "" +
 	"\x0ftotal_memory_gb\x18\x02 \x01(\x01R\rtotalMemoryGb\x12\x1d\n" +
 	"\n" +
 	"total_gpus\x18\x03 \x01(\x04R\ttotalGpus\x12!\n" +
-	"\fonline_count\x18\x04 \x01(\x04R\vonlineCount\"\xa8\x02\n" +
+	"\fonline_count\x18\x04 \x01(\x04R\vonlineCount\"\xb5\x03\n" +
 	"\x04View\x12 \n" +
 	"\vcoordinator\x18\x01 \x01(\tR\vcoordinator\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1e\n" +
@@ -2045,7 +2325,26 @@ const file_p2p_wire_api_proto_rawDesc = "" +
 	"\x05stats\x18\a \x01(\v2\x11.ostrich.v1.StatsR\x05stats\x123\n" +
 	"\tresources\x18\b \x01(\v2\x15.ostrich.v1.ResourcesR\tresources\x12\x1d\n" +
 	"\n" +
-	"swarm_name\x18\t \x01(\tR\tswarmNameB*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
+	"swarm_name\x18\t \x01(\tR\tswarmName\x12\x1a\n" +
+	"\bstandbys\x18\n" +
+	" \x03(\tR\bstandbys\x12\x1c\n" +
+	"\tcommitted\x18\v \x01(\x04R\tcommitted\x12\x16\n" +
+	"\x06format\x18\f \x01(\rR\x06format\x129\n" +
+	"\fmember_views\x18\r \x03(\v2\x16.ostrich.v1.MemberViewR\vmemberViews\"\xb1\x02\n" +
+	"\n" +
+	"MemberView\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06online\x18\x03 \x01(\bR\x06online\x12\x14\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x18\n" +
+	"\astandby\x18\x05 \x01(\bR\astandby\x120\n" +
+	"\x06report\x18\x06 \x01(\v2\x18.ostrich.v1.MemberReportR\x06report\x12\x10\n" +
+	"\x03lag\x18\a \x01(\x04R\x03lag\x12\x1b\n" +
+	"\tsilent_ms\x18\b \x01(\x03R\bsilentMs\x12$\n" +
+	"\x0eclock_ahead_ms\x18\t \x01(\x03R\fclockAheadMs\x12\x18\n" +
+	"\aversion\x18\n" +
+	" \x01(\tR\aversion\x12\x16\n" +
+	"\x06format\x18\v \x01(\rR\x06formatB*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
 
 var (
 	file_p2p_wire_api_proto_rawDescOnce sync.Once
@@ -2059,76 +2358,84 @@ func file_p2p_wire_api_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_api_proto_rawDescData
 }
 
-var file_p2p_wire_api_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_p2p_wire_api_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_p2p_wire_api_proto_goTypes = []any{
-	(*SubmitJobRequest)(nil),     // 0: ostrich.v1.SubmitJobRequest
-	(*SubmitJobResponse)(nil),    // 1: ostrich.v1.SubmitJobResponse
-	(*AppendInputsRequest)(nil),  // 2: ostrich.v1.AppendInputsRequest
-	(*Input)(nil),                // 3: ostrich.v1.Input
-	(*AppendInputsResponse)(nil), // 4: ostrich.v1.AppendInputsResponse
-	(*CloseInputsRequest)(nil),   // 5: ostrich.v1.CloseInputsRequest
-	(*CloseInputsResponse)(nil),  // 6: ostrich.v1.CloseInputsResponse
-	(*CancelJobRequest)(nil),     // 7: ostrich.v1.CancelJobRequest
-	(*CancelJobResponse)(nil),    // 8: ostrich.v1.CancelJobResponse
-	(*RetryJobRequest)(nil),      // 9: ostrich.v1.RetryJobRequest
-	(*RetryJobResponse)(nil),     // 10: ostrich.v1.RetryJobResponse
-	(*RemoveJobRequest)(nil),     // 11: ostrich.v1.RemoveJobRequest
-	(*RemoveJobResponse)(nil),    // 12: ostrich.v1.RemoveJobResponse
-	(*ListJobsRequest)(nil),      // 13: ostrich.v1.ListJobsRequest
-	(*ListJobsResponse)(nil),     // 14: ostrich.v1.ListJobsResponse
-	(*GetJobRequest)(nil),        // 15: ostrich.v1.GetJobRequest
-	(*GetJobResponse)(nil),       // 16: ostrich.v1.GetJobResponse
-	(*ReadResultsRequest)(nil),   // 17: ostrich.v1.ReadResultsRequest
-	(*ReadResultsResponse)(nil),  // 18: ostrich.v1.ReadResultsResponse
-	(*ListDevicesRequest)(nil),   // 19: ostrich.v1.ListDevicesRequest
-	(*ListDevicesResponse)(nil),  // 20: ostrich.v1.ListDevicesResponse
-	(*RenameDeviceRequest)(nil),  // 21: ostrich.v1.RenameDeviceRequest
-	(*RenameDeviceResponse)(nil), // 22: ostrich.v1.RenameDeviceResponse
-	(*RemoveDeviceRequest)(nil),  // 23: ostrich.v1.RemoveDeviceRequest
-	(*RemoveDeviceResponse)(nil), // 24: ostrich.v1.RemoveDeviceResponse
-	(*CreateInviteRequest)(nil),  // 25: ostrich.v1.CreateInviteRequest
-	(*CreateInviteResponse)(nil), // 26: ostrich.v1.CreateInviteResponse
-	(*ListInvitesRequest)(nil),   // 27: ostrich.v1.ListInvitesRequest
-	(*ListInvitesResponse)(nil),  // 28: ostrich.v1.ListInvitesResponse
-	(*RevokeInviteRequest)(nil),  // 29: ostrich.v1.RevokeInviteRequest
-	(*RevokeInviteResponse)(nil), // 30: ostrich.v1.RevokeInviteResponse
-	(*GetViewRequest)(nil),       // 31: ostrich.v1.GetViewRequest
-	(*GetViewResponse)(nil),      // 32: ostrich.v1.GetViewResponse
-	(*Stats)(nil),                // 33: ostrich.v1.Stats
-	(*Resources)(nil),            // 34: ostrich.v1.Resources
-	(*View)(nil),                 // 35: ostrich.v1.View
-	(*JobSpec)(nil),              // 36: ostrich.v1.JobSpec
-	(*Job)(nil),                  // 37: ostrich.v1.Job
-	(*Segment)(nil),              // 38: ostrich.v1.Segment
-	(*Blob)(nil),                 // 39: ostrich.v1.Blob
-	(*TaskResult)(nil),           // 40: ostrich.v1.TaskResult
-	(*Device)(nil),               // 41: ostrich.v1.Device
-	(Role)(0),                    // 42: ostrich.v1.Role
-	(*Invite)(nil),               // 43: ostrich.v1.Invite
+	(*SubmitJobRequest)(nil),      // 0: ostrich.v1.SubmitJobRequest
+	(*SubmitJobResponse)(nil),     // 1: ostrich.v1.SubmitJobResponse
+	(*AppendInputsRequest)(nil),   // 2: ostrich.v1.AppendInputsRequest
+	(*Input)(nil),                 // 3: ostrich.v1.Input
+	(*AppendInputsResponse)(nil),  // 4: ostrich.v1.AppendInputsResponse
+	(*CloseInputsRequest)(nil),    // 5: ostrich.v1.CloseInputsRequest
+	(*CloseInputsResponse)(nil),   // 6: ostrich.v1.CloseInputsResponse
+	(*CancelJobRequest)(nil),      // 7: ostrich.v1.CancelJobRequest
+	(*CancelJobResponse)(nil),     // 8: ostrich.v1.CancelJobResponse
+	(*RetryJobRequest)(nil),       // 9: ostrich.v1.RetryJobRequest
+	(*RetryJobResponse)(nil),      // 10: ostrich.v1.RetryJobResponse
+	(*RemoveJobRequest)(nil),      // 11: ostrich.v1.RemoveJobRequest
+	(*RemoveJobResponse)(nil),     // 12: ostrich.v1.RemoveJobResponse
+	(*ListJobsRequest)(nil),       // 13: ostrich.v1.ListJobsRequest
+	(*ListJobsResponse)(nil),      // 14: ostrich.v1.ListJobsResponse
+	(*GetJobRequest)(nil),         // 15: ostrich.v1.GetJobRequest
+	(*GetJobResponse)(nil),        // 16: ostrich.v1.GetJobResponse
+	(*ReadResultsRequest)(nil),    // 17: ostrich.v1.ReadResultsRequest
+	(*ReadResultsResponse)(nil),   // 18: ostrich.v1.ReadResultsResponse
+	(*ListDevicesRequest)(nil),    // 19: ostrich.v1.ListDevicesRequest
+	(*ListDevicesResponse)(nil),   // 20: ostrich.v1.ListDevicesResponse
+	(*RenameDeviceRequest)(nil),   // 21: ostrich.v1.RenameDeviceRequest
+	(*RenameDeviceResponse)(nil),  // 22: ostrich.v1.RenameDeviceResponse
+	(*RemoveDeviceRequest)(nil),   // 23: ostrich.v1.RemoveDeviceRequest
+	(*RemoveDeviceResponse)(nil),  // 24: ostrich.v1.RemoveDeviceResponse
+	(*SetDeviceModeRequest)(nil),  // 25: ostrich.v1.SetDeviceModeRequest
+	(*SetDeviceModeResponse)(nil), // 26: ostrich.v1.SetDeviceModeResponse
+	(*CreateInviteRequest)(nil),   // 27: ostrich.v1.CreateInviteRequest
+	(*CreateInviteResponse)(nil),  // 28: ostrich.v1.CreateInviteResponse
+	(*ListInvitesRequest)(nil),    // 29: ostrich.v1.ListInvitesRequest
+	(*ListInvitesResponse)(nil),   // 30: ostrich.v1.ListInvitesResponse
+	(*RevokeInviteRequest)(nil),   // 31: ostrich.v1.RevokeInviteRequest
+	(*RevokeInviteResponse)(nil),  // 32: ostrich.v1.RevokeInviteResponse
+	(*GetViewRequest)(nil),        // 33: ostrich.v1.GetViewRequest
+	(*GetViewResponse)(nil),       // 34: ostrich.v1.GetViewResponse
+	(*Stats)(nil),                 // 35: ostrich.v1.Stats
+	(*Resources)(nil),             // 36: ostrich.v1.Resources
+	(*View)(nil),                  // 37: ostrich.v1.View
+	(*MemberView)(nil),            // 38: ostrich.v1.MemberView
+	(*JobSpec)(nil),               // 39: ostrich.v1.JobSpec
+	(*Job)(nil),                   // 40: ostrich.v1.Job
+	(*Segment)(nil),               // 41: ostrich.v1.Segment
+	(*Blob)(nil),                  // 42: ostrich.v1.Blob
+	(*TaskResult)(nil),            // 43: ostrich.v1.TaskResult
+	(*Device)(nil),                // 44: ostrich.v1.Device
+	(DeviceMode)(0),               // 45: ostrich.v1.DeviceMode
+	(Role)(0),                     // 46: ostrich.v1.Role
+	(*Invite)(nil),                // 47: ostrich.v1.Invite
+	(*MemberReport)(nil),          // 48: ostrich.v1.MemberReport
 }
 var file_p2p_wire_api_proto_depIdxs = []int32{
-	36, // 0: ostrich.v1.SubmitJobRequest.spec:type_name -> ostrich.v1.JobSpec
+	39, // 0: ostrich.v1.SubmitJobRequest.spec:type_name -> ostrich.v1.JobSpec
 	2,  // 1: ostrich.v1.SubmitJobRequest.inputs:type_name -> ostrich.v1.AppendInputsRequest
-	37, // 2: ostrich.v1.SubmitJobResponse.job:type_name -> ostrich.v1.Job
+	40, // 2: ostrich.v1.SubmitJobResponse.job:type_name -> ostrich.v1.Job
 	3,  // 3: ostrich.v1.AppendInputsRequest.items:type_name -> ostrich.v1.Input
-	38, // 4: ostrich.v1.AppendInputsRequest.segments:type_name -> ostrich.v1.Segment
-	39, // 5: ostrich.v1.Input.blob:type_name -> ostrich.v1.Blob
-	37, // 6: ostrich.v1.ListJobsResponse.jobs:type_name -> ostrich.v1.Job
-	37, // 7: ostrich.v1.GetJobResponse.job:type_name -> ostrich.v1.Job
-	40, // 8: ostrich.v1.ReadResultsResponse.results:type_name -> ostrich.v1.TaskResult
-	37, // 9: ostrich.v1.ReadResultsResponse.job:type_name -> ostrich.v1.Job
-	41, // 10: ostrich.v1.ListDevicesResponse.devices:type_name -> ostrich.v1.Device
-	42, // 11: ostrich.v1.CreateInviteRequest.role:type_name -> ostrich.v1.Role
-	43, // 12: ostrich.v1.CreateInviteResponse.invite:type_name -> ostrich.v1.Invite
-	43, // 13: ostrich.v1.ListInvitesResponse.invites:type_name -> ostrich.v1.Invite
-	35, // 14: ostrich.v1.GetViewResponse.view:type_name -> ostrich.v1.View
-	33, // 15: ostrich.v1.View.stats:type_name -> ostrich.v1.Stats
-	34, // 16: ostrich.v1.View.resources:type_name -> ostrich.v1.Resources
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	41, // 4: ostrich.v1.AppendInputsRequest.segments:type_name -> ostrich.v1.Segment
+	42, // 5: ostrich.v1.Input.blob:type_name -> ostrich.v1.Blob
+	40, // 6: ostrich.v1.ListJobsResponse.jobs:type_name -> ostrich.v1.Job
+	40, // 7: ostrich.v1.GetJobResponse.job:type_name -> ostrich.v1.Job
+	43, // 8: ostrich.v1.ReadResultsResponse.results:type_name -> ostrich.v1.TaskResult
+	40, // 9: ostrich.v1.ReadResultsResponse.job:type_name -> ostrich.v1.Job
+	44, // 10: ostrich.v1.ListDevicesResponse.devices:type_name -> ostrich.v1.Device
+	45, // 11: ostrich.v1.SetDeviceModeRequest.mode:type_name -> ostrich.v1.DeviceMode
+	46, // 12: ostrich.v1.CreateInviteRequest.role:type_name -> ostrich.v1.Role
+	47, // 13: ostrich.v1.CreateInviteResponse.invite:type_name -> ostrich.v1.Invite
+	47, // 14: ostrich.v1.ListInvitesResponse.invites:type_name -> ostrich.v1.Invite
+	37, // 15: ostrich.v1.GetViewResponse.view:type_name -> ostrich.v1.View
+	35, // 16: ostrich.v1.View.stats:type_name -> ostrich.v1.Stats
+	36, // 17: ostrich.v1.View.resources:type_name -> ostrich.v1.Resources
+	38, // 18: ostrich.v1.View.member_views:type_name -> ostrich.v1.MemberView
+	48, // 19: ostrich.v1.MemberView.report:type_name -> ostrich.v1.MemberReport
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_api_proto_init() }
@@ -2144,7 +2451,7 @@ func file_p2p_wire_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_api_proto_rawDesc), len(file_p2p_wire_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

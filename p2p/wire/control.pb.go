@@ -119,9 +119,15 @@ type Status struct {
 	// Milliseconds since the view was current.
 	ViewAgeMs int64 `protobuf:"varint,11,opt,name=view_age_ms,json=viewAgeMs,proto3" json:"view_age_ms,omitempty"`
 	// What the loss of a machine would cost, and the like; for people.
-	Warnings      []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
-	Version       string   `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
-	Pid           int32    `protobuf:"varint,14,opt,name=pid,proto3" json:"pid,omitempty"`
+	Warnings []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Version  string   `protobuf:"bytes,13,opt,name=version,proto3" json:"version,omitempty"`
+	Pid      int32    `protobuf:"varint,14,opt,name=pid,proto3" json:"pid,omitempty"`
+	// This node's own part in the Raft group; zero on workers.
+	LogIndex uint64 `protobuf:"varint,15,opt,name=log_index,json=logIndex,proto3" json:"log_index,omitempty"`
+	Applied  uint64 `protobuf:"varint,16,opt,name=applied,proto3" json:"applied,omitempty"`
+	Lag      uint64 `protobuf:"varint,17,opt,name=lag,proto3" json:"lag,omitempty"`
+	// Pages that the state names and this node lacks.
+	PagesMissing  uint64 `protobuf:"varint,18,opt,name=pages_missing,json=pagesMissing,proto3" json:"pages_missing,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +260,509 @@ func (x *Status) GetPid() int32 {
 	return 0
 }
 
+func (x *Status) GetLogIndex() uint64 {
+	if x != nil {
+		return x.LogIndex
+	}
+	return 0
+}
+
+func (x *Status) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Status) GetLag() uint64 {
+	if x != nil {
+		return x.Lag
+	}
+	return 0
+}
+
+func (x *Status) GetPagesMissing() uint64 {
+	if x != nil {
+		return x.PagesMissing
+	}
+	return 0
+}
+
+type RecoverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Do it; without, only tell.
+	Confirm bool `protobuf:"varint,1,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// The last entry of the log that the plan which was agreed to showed: another
+	// one is refused (CODE_PRECONDITION).
+	Last          uint64 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRequest) Reset() {
+	*x = RecoverRequest{}
+	mi := &file_p2p_wire_control_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRequest) ProtoMessage() {}
+
+func (x *RecoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRequest.ProtoReflect.Descriptor instead.
+func (*RecoverRequest) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *RecoverRequest) GetConfirm() bool {
+	if x != nil {
+		return x.Confirm
+	}
+	return false
+}
+
+func (x *RecoverRequest) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+type RecoverResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Plan  *RecoveryPlan          `protobuf:"bytes,1,opt,name=plan,proto3" json:"plan,omitempty"`
+	// Set when it was done.
+	Done          bool `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverResponse) Reset() {
+	*x = RecoverResponse{}
+	mi := &file_p2p_wire_control_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverResponse) ProtoMessage() {}
+
+func (x *RecoverResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverResponse.ProtoReflect.Descriptor instead.
+func (*RecoverResponse) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RecoverResponse) GetPlan() *RecoveryPlan {
+	if x != nil {
+		return x.Plan
+	}
+	return nil
+}
+
+func (x *RecoverResponse) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// RecoveryPlan is what a survivor holds, and what may be lost.
+type RecoveryPlan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Generation    uint64                 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	NewGeneration uint64                 `protobuf:"varint,2,opt,name=new_generation,json=newGeneration,proto3" json:"new_generation,omitempty"`
+	// The end of its log, and what it knows to be committed.
+	Last      uint64 `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	Committed uint64 `protobuf:"varint,4,opt,name=committed,proto3" json:"committed,omitempty"`
+	// The coordinator's time of the newest command in its state.
+	LastTimeMs   int64  `protobuf:"varint,5,opt,name=last_time_ms,json=lastTimeMs,proto3" json:"last_time_ms,omitempty"`
+	Devices      uint64 `protobuf:"varint,6,opt,name=devices,proto3" json:"devices,omitempty"`
+	OpenJobs     uint64 `protobuf:"varint,7,opt,name=open_jobs,json=openJobs,proto3" json:"open_jobs,omitempty"`
+	EndedJobs    uint64 `protobuf:"varint,8,opt,name=ended_jobs,json=endedJobs,proto3" json:"ended_jobs,omitempty"`
+	Results      uint64 `protobuf:"varint,9,opt,name=results,proto3" json:"results,omitempty"`
+	PagesMissing uint64 `protobuf:"varint,10,opt,name=pages_missing,json=pagesMissing,proto3" json:"pages_missing,omitempty"`
+	// The other voters, and whether they answer now.
+	Voters []*RecoveryPeer `protobuf:"bytes,11,rep,name=voters,proto3" json:"voters,omitempty"`
+	// Sentences for people: what could be lost, and what speaks against it.
+	Losses []string `protobuf:"bytes,12,rep,name=losses,proto3" json:"losses,omitempty"`
+	// Why it cannot be done here; empty when it can.
+	Refusal string `protobuf:"bytes,13,opt,name=refusal,proto3" json:"refusal,omitempty"`
+	// Where the old files are kept.
+	Kept          string `protobuf:"bytes,14,opt,name=kept,proto3" json:"kept,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryPlan) Reset() {
+	*x = RecoveryPlan{}
+	mi := &file_p2p_wire_control_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryPlan) ProtoMessage() {}
+
+func (x *RecoveryPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryPlan.ProtoReflect.Descriptor instead.
+func (*RecoveryPlan) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RecoveryPlan) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetNewGeneration() uint64 {
+	if x != nil {
+		return x.NewGeneration
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetCommitted() uint64 {
+	if x != nil {
+		return x.Committed
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetLastTimeMs() int64 {
+	if x != nil {
+		return x.LastTimeMs
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetDevices() uint64 {
+	if x != nil {
+		return x.Devices
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetOpenJobs() uint64 {
+	if x != nil {
+		return x.OpenJobs
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetEndedJobs() uint64 {
+	if x != nil {
+		return x.EndedJobs
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetResults() uint64 {
+	if x != nil {
+		return x.Results
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetPagesMissing() uint64 {
+	if x != nil {
+		return x.PagesMissing
+	}
+	return 0
+}
+
+func (x *RecoveryPlan) GetVoters() []*RecoveryPeer {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *RecoveryPlan) GetLosses() []string {
+	if x != nil {
+		return x.Losses
+	}
+	return nil
+}
+
+func (x *RecoveryPlan) GetRefusal() string {
+	if x != nil {
+		return x.Refusal
+	}
+	return ""
+}
+
+func (x *RecoveryPlan) GetKept() string {
+	if x != nil {
+		return x.Kept
+	}
+	return ""
+}
+
+type RecoveryPeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Reachable     bool                   `protobuf:"varint,3,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoveryPeer) Reset() {
+	*x = RecoveryPeer{}
+	mi := &file_p2p_wire_control_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoveryPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoveryPeer) ProtoMessage() {}
+
+func (x *RecoveryPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoveryPeer.ProtoReflect.Descriptor instead.
+func (*RecoveryPeer) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RecoveryPeer) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RecoveryPeer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RecoveryPeer) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_p2p_wire_control_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{7}
+}
+
+type DiagnoseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_p2p_wire_control_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "ok", "warning" or "problem".
+	Level string `protobuf:"bytes,1,opt,name=level,proto3" json:"level,omitempty"`
+	// What was looked at: "quorum", "disk", "clock" and the like.
+	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
+	Text    string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	// What to do; empty when nothing needs to be done.
+	Mend          string `protobuf:"bytes,4,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_p2p_wire_control_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_control_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Finding) GetLevel() string {
+	if x != nil {
+		return x.Level
+	}
+	return ""
+}
+
+func (x *Finding) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 type PutProgramRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the first message.
@@ -267,7 +776,7 @@ type PutProgramRequest struct {
 
 func (x *PutProgramRequest) Reset() {
 	*x = PutProgramRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[3]
+	mi := &file_p2p_wire_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -279,7 +788,7 @@ func (x *PutProgramRequest) String() string {
 func (*PutProgramRequest) ProtoMessage() {}
 
 func (x *PutProgramRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[3]
+	mi := &file_p2p_wire_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -292,7 +801,7 @@ func (x *PutProgramRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProgramRequest.ProtoReflect.Descriptor instead.
 func (*PutProgramRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{3}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PutProgramRequest) GetName() string {
@@ -332,7 +841,7 @@ type PutProgramResponse struct {
 
 func (x *PutProgramResponse) Reset() {
 	*x = PutProgramResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[4]
+	mi := &file_p2p_wire_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -344,7 +853,7 @@ func (x *PutProgramResponse) String() string {
 func (*PutProgramResponse) ProtoMessage() {}
 
 func (x *PutProgramResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[4]
+	mi := &file_p2p_wire_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -357,7 +866,7 @@ func (x *PutProgramResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutProgramResponse.ProtoReflect.Descriptor instead.
 func (*PutProgramResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{4}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PutProgramResponse) GetProgram() *Program {
@@ -376,7 +885,7 @@ type PutBlobRequest struct {
 
 func (x *PutBlobRequest) Reset() {
 	*x = PutBlobRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[5]
+	mi := &file_p2p_wire_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +897,7 @@ func (x *PutBlobRequest) String() string {
 func (*PutBlobRequest) ProtoMessage() {}
 
 func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[5]
+	mi := &file_p2p_wire_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +910,7 @@ func (x *PutBlobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobRequest.ProtoReflect.Descriptor instead.
 func (*PutBlobRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{5}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PutBlobRequest) GetData() []byte {
@@ -420,7 +929,7 @@ type PutBlobResponse struct {
 
 func (x *PutBlobResponse) Reset() {
 	*x = PutBlobResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[6]
+	mi := &file_p2p_wire_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -432,7 +941,7 @@ func (x *PutBlobResponse) String() string {
 func (*PutBlobResponse) ProtoMessage() {}
 
 func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[6]
+	mi := &file_p2p_wire_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -445,7 +954,7 @@ func (x *PutBlobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutBlobResponse.ProtoReflect.Descriptor instead.
 func (*PutBlobResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{6}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutBlobResponse) GetBlob() *Blob {
@@ -468,7 +977,7 @@ type StreamResultsRequest struct {
 
 func (x *StreamResultsRequest) Reset() {
 	*x = StreamResultsRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[7]
+	mi := &file_p2p_wire_control_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +989,7 @@ func (x *StreamResultsRequest) String() string {
 func (*StreamResultsRequest) ProtoMessage() {}
 
 func (x *StreamResultsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[7]
+	mi := &file_p2p_wire_control_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +1002,7 @@ func (x *StreamResultsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResultsRequest.ProtoReflect.Descriptor instead.
 func (*StreamResultsRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{7}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *StreamResultsRequest) GetJobId() string {
@@ -541,7 +1050,7 @@ type StreamResultsResponse struct {
 
 func (x *StreamResultsResponse) Reset() {
 	*x = StreamResultsResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[8]
+	mi := &file_p2p_wire_control_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -553,7 +1062,7 @@ func (x *StreamResultsResponse) String() string {
 func (*StreamResultsResponse) ProtoMessage() {}
 
 func (x *StreamResultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[8]
+	mi := &file_p2p_wire_control_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +1075,7 @@ func (x *StreamResultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamResultsResponse.ProtoReflect.Descriptor instead.
 func (*StreamResultsResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{8}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamResultsResponse) GetResults() []*TaskResult {
@@ -621,7 +1130,7 @@ type StreamLogsRequest struct {
 
 func (x *StreamLogsRequest) Reset() {
 	*x = StreamLogsRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[9]
+	mi := &file_p2p_wire_control_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +1142,7 @@ func (x *StreamLogsRequest) String() string {
 func (*StreamLogsRequest) ProtoMessage() {}
 
 func (x *StreamLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[9]
+	mi := &file_p2p_wire_control_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +1155,7 @@ func (x *StreamLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLogsRequest.ProtoReflect.Descriptor instead.
 func (*StreamLogsRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{9}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamLogsRequest) GetFollow() bool {
@@ -672,7 +1181,7 @@ type StreamLogsResponse struct {
 
 func (x *StreamLogsResponse) Reset() {
 	*x = StreamLogsResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[10]
+	mi := &file_p2p_wire_control_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +1193,7 @@ func (x *StreamLogsResponse) String() string {
 func (*StreamLogsResponse) ProtoMessage() {}
 
 func (x *StreamLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[10]
+	mi := &file_p2p_wire_control_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +1206,7 @@ func (x *StreamLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamLogsResponse.ProtoReflect.Descriptor instead.
 func (*StreamLogsResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{10}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamLogsResponse) GetLine() *LogLine {
@@ -715,7 +1224,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[11]
+	mi := &file_p2p_wire_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +1236,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[11]
+	mi := &file_p2p_wire_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +1249,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{11}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{18}
 }
 
 type LeaveResponse struct {
@@ -751,7 +1260,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[12]
+	mi := &file_p2p_wire_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +1272,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[12]
+	mi := &file_p2p_wire_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1285,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{12}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{19}
 }
 
 type StopRequest struct {
@@ -787,7 +1296,7 @@ type StopRequest struct {
 
 func (x *StopRequest) Reset() {
 	*x = StopRequest{}
-	mi := &file_p2p_wire_control_proto_msgTypes[13]
+	mi := &file_p2p_wire_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +1308,7 @@ func (x *StopRequest) String() string {
 func (*StopRequest) ProtoMessage() {}
 
 func (x *StopRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[13]
+	mi := &file_p2p_wire_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +1321,7 @@ func (x *StopRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopRequest.ProtoReflect.Descriptor instead.
 func (*StopRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{13}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{20}
 }
 
 type StopResponse struct {
@@ -823,7 +1332,7 @@ type StopResponse struct {
 
 func (x *StopResponse) Reset() {
 	*x = StopResponse{}
-	mi := &file_p2p_wire_control_proto_msgTypes[14]
+	mi := &file_p2p_wire_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +1344,7 @@ func (x *StopResponse) String() string {
 func (*StopResponse) ProtoMessage() {}
 
 func (x *StopResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_control_proto_msgTypes[14]
+	mi := &file_p2p_wire_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +1357,7 @@ func (x *StopResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopResponse.ProtoReflect.Descriptor instead.
 func (*StopResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_control_proto_rawDescGZIP(), []int{14}
+	return file_p2p_wire_control_proto_rawDescGZIP(), []int{21}
 }
 
 var File_p2p_wire_control_proto protoreflect.FileDescriptor
@@ -859,7 +1368,7 @@ const file_p2p_wire_control_proto_rawDesc = "" +
 	"ostrich.v1\x1a\x12p2p/wire/api.proto\x1a\x15p2p/wire/device.proto\x1a\x12p2p/wire/job.proto\x1a\x16p2p/wire/session.proto\"\x12\n" +
 	"\x10GetStatusRequest\"?\n" +
 	"\x11GetStatusResponse\x12*\n" +
-	"\x06status\x18\x01 \x01(\v2\x12.ostrich.v1.StatusR\x06status\"\xb8\x03\n" +
+	"\x06status\x18\x01 \x01(\v2\x12.ostrich.v1.StatusR\x06status\"\xa6\x04\n" +
 	"\x06Status\x12\x19\n" +
 	"\bswarm_id\x18\x01 \x01(\tR\aswarmId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1b\n" +
@@ -875,7 +1384,49 @@ const file_p2p_wire_control_proto_rawDesc = "" +
 	"\vview_age_ms\x18\v \x01(\x03R\tviewAgeMs\x12\x1a\n" +
 	"\bwarnings\x18\f \x03(\tR\bwarnings\x12\x18\n" +
 	"\aversion\x18\r \x01(\tR\aversion\x12\x10\n" +
-	"\x03pid\x18\x0e \x01(\x05R\x03pid\"c\n" +
+	"\x03pid\x18\x0e \x01(\x05R\x03pid\x12\x1b\n" +
+	"\tlog_index\x18\x0f \x01(\x04R\blogIndex\x12\x18\n" +
+	"\aapplied\x18\x10 \x01(\x04R\aapplied\x12\x10\n" +
+	"\x03lag\x18\x11 \x01(\x04R\x03lag\x12#\n" +
+	"\rpages_missing\x18\x12 \x01(\x04R\fpagesMissing\">\n" +
+	"\x0eRecoverRequest\x12\x18\n" +
+	"\aconfirm\x18\x01 \x01(\bR\aconfirm\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"S\n" +
+	"\x0fRecoverResponse\x12,\n" +
+	"\x04plan\x18\x01 \x01(\v2\x18.ostrich.v1.RecoveryPlanR\x04plan\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\bR\x04done\"\xb6\x03\n" +
+	"\fRecoveryPlan\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12%\n" +
+	"\x0enew_generation\x18\x02 \x01(\x04R\rnewGeneration\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\x04R\x04last\x12\x1c\n" +
+	"\tcommitted\x18\x04 \x01(\x04R\tcommitted\x12 \n" +
+	"\flast_time_ms\x18\x05 \x01(\x03R\n" +
+	"lastTimeMs\x12\x18\n" +
+	"\adevices\x18\x06 \x01(\x04R\adevices\x12\x1b\n" +
+	"\topen_jobs\x18\a \x01(\x04R\bopenJobs\x12\x1d\n" +
+	"\n" +
+	"ended_jobs\x18\b \x01(\x04R\tendedJobs\x12\x18\n" +
+	"\aresults\x18\t \x01(\x04R\aresults\x12#\n" +
+	"\rpages_missing\x18\n" +
+	" \x01(\x04R\fpagesMissing\x120\n" +
+	"\x06voters\x18\v \x03(\v2\x18.ostrich.v1.RecoveryPeerR\x06voters\x12\x16\n" +
+	"\x06losses\x18\f \x03(\tR\x06losses\x12\x18\n" +
+	"\arefusal\x18\r \x01(\tR\arefusal\x12\x12\n" +
+	"\x04kept\x18\x0e \x01(\tR\x04kept\"P\n" +
+	"\fRecoveryPeer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\treachable\x18\x03 \x01(\bR\treachable\"\x11\n" +
+	"\x0fDiagnoseRequest\"C\n" +
+	"\x10DiagnoseResponse\x12/\n" +
+	"\bfindings\x18\x01 \x03(\v2\x13.ostrich.v1.FindingR\bfindings\"a\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05level\x18\x01 \x01(\tR\x05level\x12\x18\n" +
+	"\asubject\x18\x02 \x01(\tR\asubject\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x12\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"c\n" +
 	"\x11PutProgramRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
@@ -907,7 +1458,7 @@ const file_p2p_wire_control_proto_rawDesc = "" +
 	"\fLeaveRequest\"\x0f\n" +
 	"\rLeaveResponse\"\r\n" +
 	"\vStopRequest\"\x0e\n" +
-	"\fStopResponse2\xf1\v\n" +
+	"\fStopResponse2\xa5\x0e\n" +
 	"\aControl\x12H\n" +
 	"\tGetStatus\x12\x1c.ostrich.v1.GetStatusRequest\x1a\x1d.ostrich.v1.GetStatusResponse\x12N\n" +
 	"\vListDevices\x12\x1e.ostrich.v1.ListDevicesRequest\x1a\x1f.ostrich.v1.ListDevicesResponse\x12Q\n" +
@@ -928,7 +1479,11 @@ const file_p2p_wire_control_proto_rawDesc = "" +
 	"\vListInvites\x12\x1e.ostrich.v1.ListInvitesRequest\x1a\x1f.ostrich.v1.ListInvitesResponse\x12Q\n" +
 	"\fRevokeInvite\x12\x1f.ostrich.v1.RevokeInviteRequest\x1a .ostrich.v1.RevokeInviteResponse\x12M\n" +
 	"\n" +
-	"StreamLogs\x12\x1d.ostrich.v1.StreamLogsRequest\x1a\x1e.ostrich.v1.StreamLogsResponse0\x01\x12<\n" +
+	"StreamLogs\x12\x1d.ostrich.v1.StreamLogsRequest\x1a\x1e.ostrich.v1.StreamLogsResponse0\x01\x12Q\n" +
+	"\fRemoveDevice\x12\x1f.ostrich.v1.RemoveDeviceRequest\x1a .ostrich.v1.RemoveDeviceResponse\x12T\n" +
+	"\rSetDeviceMode\x12 .ostrich.v1.SetDeviceModeRequest\x1a!.ostrich.v1.SetDeviceModeResponse\x12B\n" +
+	"\aRecover\x12\x1a.ostrich.v1.RecoverRequest\x1a\x1b.ostrich.v1.RecoverResponse\x12E\n" +
+	"\bDiagnose\x12\x1b.ostrich.v1.DiagnoseRequest\x1a\x1c.ostrich.v1.DiagnoseResponse\x12<\n" +
 	"\x05Leave\x12\x18.ostrich.v1.LeaveRequest\x1a\x19.ostrich.v1.LeaveResponse\x129\n" +
 	"\x04Stop\x12\x17.ostrich.v1.StopRequest\x1a\x18.ostrich.v1.StopResponseB*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
 
@@ -944,111 +1499,133 @@ func file_p2p_wire_control_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_control_proto_rawDescData
 }
 
-var file_p2p_wire_control_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_p2p_wire_control_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_p2p_wire_control_proto_goTypes = []any{
 	(*GetStatusRequest)(nil),      // 0: ostrich.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 1: ostrich.v1.GetStatusResponse
 	(*Status)(nil),                // 2: ostrich.v1.Status
-	(*PutProgramRequest)(nil),     // 3: ostrich.v1.PutProgramRequest
-	(*PutProgramResponse)(nil),    // 4: ostrich.v1.PutProgramResponse
-	(*PutBlobRequest)(nil),        // 5: ostrich.v1.PutBlobRequest
-	(*PutBlobResponse)(nil),       // 6: ostrich.v1.PutBlobResponse
-	(*StreamResultsRequest)(nil),  // 7: ostrich.v1.StreamResultsRequest
-	(*StreamResultsResponse)(nil), // 8: ostrich.v1.StreamResultsResponse
-	(*StreamLogsRequest)(nil),     // 9: ostrich.v1.StreamLogsRequest
-	(*StreamLogsResponse)(nil),    // 10: ostrich.v1.StreamLogsResponse
-	(*LeaveRequest)(nil),          // 11: ostrich.v1.LeaveRequest
-	(*LeaveResponse)(nil),         // 12: ostrich.v1.LeaveResponse
-	(*StopRequest)(nil),           // 13: ostrich.v1.StopRequest
-	(*StopResponse)(nil),          // 14: ostrich.v1.StopResponse
-	(Role)(0),                     // 15: ostrich.v1.Role
-	(*View)(nil),                  // 16: ostrich.v1.View
-	(*Program)(nil),               // 17: ostrich.v1.Program
-	(*Blob)(nil),                  // 18: ostrich.v1.Blob
-	(*TaskResult)(nil),            // 19: ostrich.v1.TaskResult
-	(*Job)(nil),                   // 20: ostrich.v1.Job
-	(*LogLine)(nil),               // 21: ostrich.v1.LogLine
-	(*ListDevicesRequest)(nil),    // 22: ostrich.v1.ListDevicesRequest
-	(*RenameDeviceRequest)(nil),   // 23: ostrich.v1.RenameDeviceRequest
-	(*ListJobsRequest)(nil),       // 24: ostrich.v1.ListJobsRequest
-	(*GetJobRequest)(nil),         // 25: ostrich.v1.GetJobRequest
-	(*SubmitJobRequest)(nil),      // 26: ostrich.v1.SubmitJobRequest
-	(*AppendInputsRequest)(nil),   // 27: ostrich.v1.AppendInputsRequest
-	(*CloseInputsRequest)(nil),    // 28: ostrich.v1.CloseInputsRequest
-	(*CancelJobRequest)(nil),      // 29: ostrich.v1.CancelJobRequest
-	(*RetryJobRequest)(nil),       // 30: ostrich.v1.RetryJobRequest
-	(*RemoveJobRequest)(nil),      // 31: ostrich.v1.RemoveJobRequest
-	(*CreateInviteRequest)(nil),   // 32: ostrich.v1.CreateInviteRequest
-	(*ListInvitesRequest)(nil),    // 33: ostrich.v1.ListInvitesRequest
-	(*RevokeInviteRequest)(nil),   // 34: ostrich.v1.RevokeInviteRequest
-	(*ListDevicesResponse)(nil),   // 35: ostrich.v1.ListDevicesResponse
-	(*RenameDeviceResponse)(nil),  // 36: ostrich.v1.RenameDeviceResponse
-	(*ListJobsResponse)(nil),      // 37: ostrich.v1.ListJobsResponse
-	(*GetJobResponse)(nil),        // 38: ostrich.v1.GetJobResponse
-	(*SubmitJobResponse)(nil),     // 39: ostrich.v1.SubmitJobResponse
-	(*AppendInputsResponse)(nil),  // 40: ostrich.v1.AppendInputsResponse
-	(*CloseInputsResponse)(nil),   // 41: ostrich.v1.CloseInputsResponse
-	(*CancelJobResponse)(nil),     // 42: ostrich.v1.CancelJobResponse
-	(*RetryJobResponse)(nil),      // 43: ostrich.v1.RetryJobResponse
-	(*RemoveJobResponse)(nil),     // 44: ostrich.v1.RemoveJobResponse
-	(*CreateInviteResponse)(nil),  // 45: ostrich.v1.CreateInviteResponse
-	(*ListInvitesResponse)(nil),   // 46: ostrich.v1.ListInvitesResponse
-	(*RevokeInviteResponse)(nil),  // 47: ostrich.v1.RevokeInviteResponse
+	(*RecoverRequest)(nil),        // 3: ostrich.v1.RecoverRequest
+	(*RecoverResponse)(nil),       // 4: ostrich.v1.RecoverResponse
+	(*RecoveryPlan)(nil),          // 5: ostrich.v1.RecoveryPlan
+	(*RecoveryPeer)(nil),          // 6: ostrich.v1.RecoveryPeer
+	(*DiagnoseRequest)(nil),       // 7: ostrich.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),      // 8: ostrich.v1.DiagnoseResponse
+	(*Finding)(nil),               // 9: ostrich.v1.Finding
+	(*PutProgramRequest)(nil),     // 10: ostrich.v1.PutProgramRequest
+	(*PutProgramResponse)(nil),    // 11: ostrich.v1.PutProgramResponse
+	(*PutBlobRequest)(nil),        // 12: ostrich.v1.PutBlobRequest
+	(*PutBlobResponse)(nil),       // 13: ostrich.v1.PutBlobResponse
+	(*StreamResultsRequest)(nil),  // 14: ostrich.v1.StreamResultsRequest
+	(*StreamResultsResponse)(nil), // 15: ostrich.v1.StreamResultsResponse
+	(*StreamLogsRequest)(nil),     // 16: ostrich.v1.StreamLogsRequest
+	(*StreamLogsResponse)(nil),    // 17: ostrich.v1.StreamLogsResponse
+	(*LeaveRequest)(nil),          // 18: ostrich.v1.LeaveRequest
+	(*LeaveResponse)(nil),         // 19: ostrich.v1.LeaveResponse
+	(*StopRequest)(nil),           // 20: ostrich.v1.StopRequest
+	(*StopResponse)(nil),          // 21: ostrich.v1.StopResponse
+	(Role)(0),                     // 22: ostrich.v1.Role
+	(*View)(nil),                  // 23: ostrich.v1.View
+	(*Program)(nil),               // 24: ostrich.v1.Program
+	(*Blob)(nil),                  // 25: ostrich.v1.Blob
+	(*TaskResult)(nil),            // 26: ostrich.v1.TaskResult
+	(*Job)(nil),                   // 27: ostrich.v1.Job
+	(*LogLine)(nil),               // 28: ostrich.v1.LogLine
+	(*ListDevicesRequest)(nil),    // 29: ostrich.v1.ListDevicesRequest
+	(*RenameDeviceRequest)(nil),   // 30: ostrich.v1.RenameDeviceRequest
+	(*ListJobsRequest)(nil),       // 31: ostrich.v1.ListJobsRequest
+	(*GetJobRequest)(nil),         // 32: ostrich.v1.GetJobRequest
+	(*SubmitJobRequest)(nil),      // 33: ostrich.v1.SubmitJobRequest
+	(*AppendInputsRequest)(nil),   // 34: ostrich.v1.AppendInputsRequest
+	(*CloseInputsRequest)(nil),    // 35: ostrich.v1.CloseInputsRequest
+	(*CancelJobRequest)(nil),      // 36: ostrich.v1.CancelJobRequest
+	(*RetryJobRequest)(nil),       // 37: ostrich.v1.RetryJobRequest
+	(*RemoveJobRequest)(nil),      // 38: ostrich.v1.RemoveJobRequest
+	(*CreateInviteRequest)(nil),   // 39: ostrich.v1.CreateInviteRequest
+	(*ListInvitesRequest)(nil),    // 40: ostrich.v1.ListInvitesRequest
+	(*RevokeInviteRequest)(nil),   // 41: ostrich.v1.RevokeInviteRequest
+	(*RemoveDeviceRequest)(nil),   // 42: ostrich.v1.RemoveDeviceRequest
+	(*SetDeviceModeRequest)(nil),  // 43: ostrich.v1.SetDeviceModeRequest
+	(*ListDevicesResponse)(nil),   // 44: ostrich.v1.ListDevicesResponse
+	(*RenameDeviceResponse)(nil),  // 45: ostrich.v1.RenameDeviceResponse
+	(*ListJobsResponse)(nil),      // 46: ostrich.v1.ListJobsResponse
+	(*GetJobResponse)(nil),        // 47: ostrich.v1.GetJobResponse
+	(*SubmitJobResponse)(nil),     // 48: ostrich.v1.SubmitJobResponse
+	(*AppendInputsResponse)(nil),  // 49: ostrich.v1.AppendInputsResponse
+	(*CloseInputsResponse)(nil),   // 50: ostrich.v1.CloseInputsResponse
+	(*CancelJobResponse)(nil),     // 51: ostrich.v1.CancelJobResponse
+	(*RetryJobResponse)(nil),      // 52: ostrich.v1.RetryJobResponse
+	(*RemoveJobResponse)(nil),     // 53: ostrich.v1.RemoveJobResponse
+	(*CreateInviteResponse)(nil),  // 54: ostrich.v1.CreateInviteResponse
+	(*ListInvitesResponse)(nil),   // 55: ostrich.v1.ListInvitesResponse
+	(*RevokeInviteResponse)(nil),  // 56: ostrich.v1.RevokeInviteResponse
+	(*RemoveDeviceResponse)(nil),  // 57: ostrich.v1.RemoveDeviceResponse
+	(*SetDeviceModeResponse)(nil), // 58: ostrich.v1.SetDeviceModeResponse
 }
 var file_p2p_wire_control_proto_depIdxs = []int32{
 	2,  // 0: ostrich.v1.GetStatusResponse.status:type_name -> ostrich.v1.Status
-	15, // 1: ostrich.v1.Status.role:type_name -> ostrich.v1.Role
-	16, // 2: ostrich.v1.Status.view:type_name -> ostrich.v1.View
-	17, // 3: ostrich.v1.PutProgramResponse.program:type_name -> ostrich.v1.Program
-	18, // 4: ostrich.v1.PutBlobResponse.blob:type_name -> ostrich.v1.Blob
-	19, // 5: ostrich.v1.StreamResultsResponse.results:type_name -> ostrich.v1.TaskResult
-	20, // 6: ostrich.v1.StreamResultsResponse.job:type_name -> ostrich.v1.Job
-	21, // 7: ostrich.v1.StreamLogsResponse.line:type_name -> ostrich.v1.LogLine
-	0,  // 8: ostrich.v1.Control.GetStatus:input_type -> ostrich.v1.GetStatusRequest
-	22, // 9: ostrich.v1.Control.ListDevices:input_type -> ostrich.v1.ListDevicesRequest
-	23, // 10: ostrich.v1.Control.RenameDevice:input_type -> ostrich.v1.RenameDeviceRequest
-	24, // 11: ostrich.v1.Control.ListJobs:input_type -> ostrich.v1.ListJobsRequest
-	25, // 12: ostrich.v1.Control.GetJob:input_type -> ostrich.v1.GetJobRequest
-	26, // 13: ostrich.v1.Control.SubmitJob:input_type -> ostrich.v1.SubmitJobRequest
-	27, // 14: ostrich.v1.Control.AppendInputs:input_type -> ostrich.v1.AppendInputsRequest
-	28, // 15: ostrich.v1.Control.CloseInputs:input_type -> ostrich.v1.CloseInputsRequest
-	29, // 16: ostrich.v1.Control.CancelJob:input_type -> ostrich.v1.CancelJobRequest
-	30, // 17: ostrich.v1.Control.RetryJob:input_type -> ostrich.v1.RetryJobRequest
-	31, // 18: ostrich.v1.Control.RemoveJob:input_type -> ostrich.v1.RemoveJobRequest
-	3,  // 19: ostrich.v1.Control.PutProgram:input_type -> ostrich.v1.PutProgramRequest
-	5,  // 20: ostrich.v1.Control.PutBlob:input_type -> ostrich.v1.PutBlobRequest
-	7,  // 21: ostrich.v1.Control.StreamResults:input_type -> ostrich.v1.StreamResultsRequest
-	32, // 22: ostrich.v1.Control.CreateInvite:input_type -> ostrich.v1.CreateInviteRequest
-	33, // 23: ostrich.v1.Control.ListInvites:input_type -> ostrich.v1.ListInvitesRequest
-	34, // 24: ostrich.v1.Control.RevokeInvite:input_type -> ostrich.v1.RevokeInviteRequest
-	9,  // 25: ostrich.v1.Control.StreamLogs:input_type -> ostrich.v1.StreamLogsRequest
-	11, // 26: ostrich.v1.Control.Leave:input_type -> ostrich.v1.LeaveRequest
-	13, // 27: ostrich.v1.Control.Stop:input_type -> ostrich.v1.StopRequest
-	1,  // 28: ostrich.v1.Control.GetStatus:output_type -> ostrich.v1.GetStatusResponse
-	35, // 29: ostrich.v1.Control.ListDevices:output_type -> ostrich.v1.ListDevicesResponse
-	36, // 30: ostrich.v1.Control.RenameDevice:output_type -> ostrich.v1.RenameDeviceResponse
-	37, // 31: ostrich.v1.Control.ListJobs:output_type -> ostrich.v1.ListJobsResponse
-	38, // 32: ostrich.v1.Control.GetJob:output_type -> ostrich.v1.GetJobResponse
-	39, // 33: ostrich.v1.Control.SubmitJob:output_type -> ostrich.v1.SubmitJobResponse
-	40, // 34: ostrich.v1.Control.AppendInputs:output_type -> ostrich.v1.AppendInputsResponse
-	41, // 35: ostrich.v1.Control.CloseInputs:output_type -> ostrich.v1.CloseInputsResponse
-	42, // 36: ostrich.v1.Control.CancelJob:output_type -> ostrich.v1.CancelJobResponse
-	43, // 37: ostrich.v1.Control.RetryJob:output_type -> ostrich.v1.RetryJobResponse
-	44, // 38: ostrich.v1.Control.RemoveJob:output_type -> ostrich.v1.RemoveJobResponse
-	4,  // 39: ostrich.v1.Control.PutProgram:output_type -> ostrich.v1.PutProgramResponse
-	6,  // 40: ostrich.v1.Control.PutBlob:output_type -> ostrich.v1.PutBlobResponse
-	8,  // 41: ostrich.v1.Control.StreamResults:output_type -> ostrich.v1.StreamResultsResponse
-	45, // 42: ostrich.v1.Control.CreateInvite:output_type -> ostrich.v1.CreateInviteResponse
-	46, // 43: ostrich.v1.Control.ListInvites:output_type -> ostrich.v1.ListInvitesResponse
-	47, // 44: ostrich.v1.Control.RevokeInvite:output_type -> ostrich.v1.RevokeInviteResponse
-	10, // 45: ostrich.v1.Control.StreamLogs:output_type -> ostrich.v1.StreamLogsResponse
-	12, // 46: ostrich.v1.Control.Leave:output_type -> ostrich.v1.LeaveResponse
-	14, // 47: ostrich.v1.Control.Stop:output_type -> ostrich.v1.StopResponse
-	28, // [28:48] is the sub-list for method output_type
-	8,  // [8:28] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	22, // 1: ostrich.v1.Status.role:type_name -> ostrich.v1.Role
+	23, // 2: ostrich.v1.Status.view:type_name -> ostrich.v1.View
+	5,  // 3: ostrich.v1.RecoverResponse.plan:type_name -> ostrich.v1.RecoveryPlan
+	6,  // 4: ostrich.v1.RecoveryPlan.voters:type_name -> ostrich.v1.RecoveryPeer
+	9,  // 5: ostrich.v1.DiagnoseResponse.findings:type_name -> ostrich.v1.Finding
+	24, // 6: ostrich.v1.PutProgramResponse.program:type_name -> ostrich.v1.Program
+	25, // 7: ostrich.v1.PutBlobResponse.blob:type_name -> ostrich.v1.Blob
+	26, // 8: ostrich.v1.StreamResultsResponse.results:type_name -> ostrich.v1.TaskResult
+	27, // 9: ostrich.v1.StreamResultsResponse.job:type_name -> ostrich.v1.Job
+	28, // 10: ostrich.v1.StreamLogsResponse.line:type_name -> ostrich.v1.LogLine
+	0,  // 11: ostrich.v1.Control.GetStatus:input_type -> ostrich.v1.GetStatusRequest
+	29, // 12: ostrich.v1.Control.ListDevices:input_type -> ostrich.v1.ListDevicesRequest
+	30, // 13: ostrich.v1.Control.RenameDevice:input_type -> ostrich.v1.RenameDeviceRequest
+	31, // 14: ostrich.v1.Control.ListJobs:input_type -> ostrich.v1.ListJobsRequest
+	32, // 15: ostrich.v1.Control.GetJob:input_type -> ostrich.v1.GetJobRequest
+	33, // 16: ostrich.v1.Control.SubmitJob:input_type -> ostrich.v1.SubmitJobRequest
+	34, // 17: ostrich.v1.Control.AppendInputs:input_type -> ostrich.v1.AppendInputsRequest
+	35, // 18: ostrich.v1.Control.CloseInputs:input_type -> ostrich.v1.CloseInputsRequest
+	36, // 19: ostrich.v1.Control.CancelJob:input_type -> ostrich.v1.CancelJobRequest
+	37, // 20: ostrich.v1.Control.RetryJob:input_type -> ostrich.v1.RetryJobRequest
+	38, // 21: ostrich.v1.Control.RemoveJob:input_type -> ostrich.v1.RemoveJobRequest
+	10, // 22: ostrich.v1.Control.PutProgram:input_type -> ostrich.v1.PutProgramRequest
+	12, // 23: ostrich.v1.Control.PutBlob:input_type -> ostrich.v1.PutBlobRequest
+	14, // 24: ostrich.v1.Control.StreamResults:input_type -> ostrich.v1.StreamResultsRequest
+	39, // 25: ostrich.v1.Control.CreateInvite:input_type -> ostrich.v1.CreateInviteRequest
+	40, // 26: ostrich.v1.Control.ListInvites:input_type -> ostrich.v1.ListInvitesRequest
+	41, // 27: ostrich.v1.Control.RevokeInvite:input_type -> ostrich.v1.RevokeInviteRequest
+	16, // 28: ostrich.v1.Control.StreamLogs:input_type -> ostrich.v1.StreamLogsRequest
+	42, // 29: ostrich.v1.Control.RemoveDevice:input_type -> ostrich.v1.RemoveDeviceRequest
+	43, // 30: ostrich.v1.Control.SetDeviceMode:input_type -> ostrich.v1.SetDeviceModeRequest
+	3,  // 31: ostrich.v1.Control.Recover:input_type -> ostrich.v1.RecoverRequest
+	7,  // 32: ostrich.v1.Control.Diagnose:input_type -> ostrich.v1.DiagnoseRequest
+	18, // 33: ostrich.v1.Control.Leave:input_type -> ostrich.v1.LeaveRequest
+	20, // 34: ostrich.v1.Control.Stop:input_type -> ostrich.v1.StopRequest
+	1,  // 35: ostrich.v1.Control.GetStatus:output_type -> ostrich.v1.GetStatusResponse
+	44, // 36: ostrich.v1.Control.ListDevices:output_type -> ostrich.v1.ListDevicesResponse
+	45, // 37: ostrich.v1.Control.RenameDevice:output_type -> ostrich.v1.RenameDeviceResponse
+	46, // 38: ostrich.v1.Control.ListJobs:output_type -> ostrich.v1.ListJobsResponse
+	47, // 39: ostrich.v1.Control.GetJob:output_type -> ostrich.v1.GetJobResponse
+	48, // 40: ostrich.v1.Control.SubmitJob:output_type -> ostrich.v1.SubmitJobResponse
+	49, // 41: ostrich.v1.Control.AppendInputs:output_type -> ostrich.v1.AppendInputsResponse
+	50, // 42: ostrich.v1.Control.CloseInputs:output_type -> ostrich.v1.CloseInputsResponse
+	51, // 43: ostrich.v1.Control.CancelJob:output_type -> ostrich.v1.CancelJobResponse
+	52, // 44: ostrich.v1.Control.RetryJob:output_type -> ostrich.v1.RetryJobResponse
+	53, // 45: ostrich.v1.Control.RemoveJob:output_type -> ostrich.v1.RemoveJobResponse
+	11, // 46: ostrich.v1.Control.PutProgram:output_type -> ostrich.v1.PutProgramResponse
+	13, // 47: ostrich.v1.Control.PutBlob:output_type -> ostrich.v1.PutBlobResponse
+	15, // 48: ostrich.v1.Control.StreamResults:output_type -> ostrich.v1.StreamResultsResponse
+	54, // 49: ostrich.v1.Control.CreateInvite:output_type -> ostrich.v1.CreateInviteResponse
+	55, // 50: ostrich.v1.Control.ListInvites:output_type -> ostrich.v1.ListInvitesResponse
+	56, // 51: ostrich.v1.Control.RevokeInvite:output_type -> ostrich.v1.RevokeInviteResponse
+	17, // 52: ostrich.v1.Control.StreamLogs:output_type -> ostrich.v1.StreamLogsResponse
+	57, // 53: ostrich.v1.Control.RemoveDevice:output_type -> ostrich.v1.RemoveDeviceResponse
+	58, // 54: ostrich.v1.Control.SetDeviceMode:output_type -> ostrich.v1.SetDeviceModeResponse
+	4,  // 55: ostrich.v1.Control.Recover:output_type -> ostrich.v1.RecoverResponse
+	8,  // 56: ostrich.v1.Control.Diagnose:output_type -> ostrich.v1.DiagnoseResponse
+	19, // 57: ostrich.v1.Control.Leave:output_type -> ostrich.v1.LeaveResponse
+	21, // 58: ostrich.v1.Control.Stop:output_type -> ostrich.v1.StopResponse
+	35, // [35:59] is the sub-list for method output_type
+	11, // [11:35] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_control_proto_init() }
@@ -1066,7 +1643,7 @@ func file_p2p_wire_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_control_proto_rawDesc), len(file_p2p_wire_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

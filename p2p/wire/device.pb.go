@@ -193,6 +193,61 @@ func (DeviceStatus) EnumDescriptor() ([]byte, []int) {
 	return file_p2p_wire_device_proto_rawDescGZIP(), []int{2}
 }
 
+// DeviceMode is what an admin wants of a device. Unspecified means enabled.
+type DeviceMode int32
+
+const (
+	DeviceMode_DEVICE_MODE_UNSPECIFIED DeviceMode = 0
+	DeviceMode_DEVICE_MODE_ENABLED     DeviceMode = 1
+	// It finishes what it runs and is given nothing more.
+	DeviceMode_DEVICE_MODE_DRAINING DeviceMode = 2
+	// It runs nothing: what it has goes to others at once.
+	DeviceMode_DEVICE_MODE_DISABLED DeviceMode = 3
+)
+
+// Enum value maps for DeviceMode.
+var (
+	DeviceMode_name = map[int32]string{
+		0: "DEVICE_MODE_UNSPECIFIED",
+		1: "DEVICE_MODE_ENABLED",
+		2: "DEVICE_MODE_DRAINING",
+		3: "DEVICE_MODE_DISABLED",
+	}
+	DeviceMode_value = map[string]int32{
+		"DEVICE_MODE_UNSPECIFIED": 0,
+		"DEVICE_MODE_ENABLED":     1,
+		"DEVICE_MODE_DRAINING":    2,
+		"DEVICE_MODE_DISABLED":    3,
+	}
+)
+
+func (x DeviceMode) Enum() *DeviceMode {
+	p := new(DeviceMode)
+	*p = x
+	return p
+}
+
+func (x DeviceMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DeviceMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_p2p_wire_device_proto_enumTypes[3].Descriptor()
+}
+
+func (DeviceMode) Type() protoreflect.EnumType {
+	return &file_p2p_wire_device_proto_enumTypes[3]
+}
+
+func (x DeviceMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DeviceMode.Descriptor instead.
+func (DeviceMode) EnumDescriptor() ([]byte, []int) {
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{3}
+}
+
 type Capabilities struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	CpuCores     uint32                 `protobuf:"varint,1,opt,name=cpu_cores,json=cpuCores,proto3" json:"cpu_cores,omitempty"`
@@ -280,8 +335,12 @@ type DeviceProfile struct {
 	// Score of the built-in benchmark, operations a millisecond.
 	OpsScore float64 `protobuf:"fixed64,5,opt,name=ops_score,json=opsScore,proto3" json:"ops_score,omitempty"`
 	// Version of the program, and the newest command format it understands.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	Format        uint32 `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Format  uint32 `protobuf:"varint,7,opt,name=format,proto3" json:"format,omitempty"`
+	// Which memory of the replicated log a member has: made at random with each
+	// new log folder, so that one that lost its log is another server of the Raft
+	// group. Empty on workers, in join requests, and in folders of format 1.
+	Replica       string `protobuf:"bytes,8,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +424,86 @@ func (x *DeviceProfile) GetFormat() uint32 {
 	return 0
 }
 
+func (x *DeviceProfile) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+// MemberReport is what a member says of its part in keeping the swarm's memory.
+type MemberReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Last entry of the log that its state holds.
+	Applied uint64 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
+	// Pages that the state names and its disk lacks.
+	PagesMissing uint64 `protobuf:"varint,2,opt,name=pages_missing,json=pagesMissing,proto3" json:"pages_missing,omitempty"`
+	// Bytes free on the disk of its data folder.
+	DiskFree uint64 `protobuf:"varint,3,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	// Its clock, milliseconds since 1970 in UTC.
+	ClockMs       int64 `protobuf:"varint,4,opt,name=clock_ms,json=clockMs,proto3" json:"clock_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberReport) Reset() {
+	*x = MemberReport{}
+	mi := &file_p2p_wire_device_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberReport) ProtoMessage() {}
+
+func (x *MemberReport) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_device_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberReport.ProtoReflect.Descriptor instead.
+func (*MemberReport) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MemberReport) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *MemberReport) GetPagesMissing() uint64 {
+	if x != nil {
+		return x.PagesMissing
+	}
+	return 0
+}
+
+func (x *MemberReport) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+func (x *MemberReport) GetClockMs() int64 {
+	if x != nil {
+		return x.ClockMs
+	}
+	return 0
+}
+
 // Peer is a member and where it was last heard.
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -377,7 +516,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_p2p_wire_device_proto_msgTypes[2]
+	mi := &file_p2p_wire_device_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +528,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_device_proto_msgTypes[2]
+	mi := &file_p2p_wire_device_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +541,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_device_proto_rawDescGZIP(), []int{2}
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Peer) GetId() string {
@@ -432,14 +571,17 @@ type Device struct {
 	LastHeartbeatMs     int64                  `protobuf:"varint,7,opt,name=last_heartbeat_ms,json=lastHeartbeatMs,proto3" json:"last_heartbeat_ms,omitempty"`
 	JoinedAtMs          int64                  `protobuf:"varint,8,opt,name=joined_at_ms,json=joinedAtMs,proto3" json:"joined_at_ms,omitempty"`
 	// Tasks it holds a lease for now.
-	InFlight      uint32 `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	InFlight uint32     `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
+	Mode     DeviceMode `protobuf:"varint,10,opt,name=mode,proto3,enum=ostrich.v1.DeviceMode" json:"mode,omitempty"`
+	// The invite that it joined by; "" for the founder.
+	InvitedBy     string `protobuf:"bytes,11,opt,name=invited_by,json=invitedBy,proto3" json:"invited_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_p2p_wire_device_proto_msgTypes[3]
+	mi := &file_p2p_wire_device_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +593,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_device_proto_msgTypes[3]
+	mi := &file_p2p_wire_device_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +606,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_device_proto_rawDescGZIP(), []int{3}
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Device) GetId() string {
@@ -530,6 +672,20 @@ func (x *Device) GetInFlight() uint32 {
 	return 0
 }
 
+func (x *Device) GetMode() DeviceMode {
+	if x != nil {
+		return x.Mode
+	}
+	return DeviceMode_DEVICE_MODE_UNSPECIFIED
+}
+
+func (x *Device) GetInvitedBy() string {
+	if x != nil {
+		return x.InvitedBy
+	}
+	return ""
+}
+
 // Invite is an invite as lists show it. The three secrets are set only in the
 // answer to the one who made it.
 type Invite struct {
@@ -552,7 +708,7 @@ type Invite struct {
 
 func (x *Invite) Reset() {
 	*x = Invite{}
-	mi := &file_p2p_wire_device_proto_msgTypes[4]
+	mi := &file_p2p_wire_device_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -564,7 +720,7 @@ func (x *Invite) String() string {
 func (*Invite) ProtoMessage() {}
 
 func (x *Invite) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_device_proto_msgTypes[4]
+	mi := &file_p2p_wire_device_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -577,7 +733,7 @@ func (x *Invite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invite.ProtoReflect.Descriptor instead.
 func (*Invite) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_device_proto_rawDescGZIP(), []int{4}
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Invite) GetId() string {
@@ -678,7 +834,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_p2p_wire_device_proto_msgTypes[5]
+	mi := &file_p2p_wire_device_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +846,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_device_proto_msgTypes[5]
+	mi := &file_p2p_wire_device_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +859,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_device_proto_rawDescGZIP(), []int{5}
+	return file_p2p_wire_device_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinRequest) GetSwarmId() []byte {
@@ -780,7 +936,7 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\tmemory_gb\x18\x02 \x01(\x01R\bmemoryGb\x12#\n" +
 	"\rgpu_available\x18\x03 \x01(\bR\fgpuAvailable\x12\x19\n" +
 	"\bgpu_name\x18\x04 \x01(\tR\agpuName\x12\x18\n" +
-	"\aruntime\x18\x05 \x01(\tR\aruntime\"\xd6\x02\n" +
+	"\aruntime\x18\x05 \x01(\tR\aruntime\"\xf0\x02\n" +
 	"\rDeviceProfile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12*\n" +
 	"\x04type\x18\x02 \x01(\x0e2\x16.ostrich.v1.DeviceTypeR\x04type\x12<\n" +
@@ -788,13 +944,19 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\x06labels\x18\x04 \x03(\v2%.ostrich.v1.DeviceProfile.LabelsEntryR\x06labels\x12\x1b\n" +
 	"\tops_score\x18\x05 \x01(\x01R\bopsScore\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x16\n" +
-	"\x06format\x18\a \x01(\rR\x06format\x1a9\n" +
+	"\x06format\x18\a \x01(\rR\x06format\x12\x18\n" +
+	"\areplica\x18\b \x01(\tR\areplica\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"4\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x85\x01\n" +
+	"\fMemberReport\x12\x18\n" +
+	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12#\n" +
+	"\rpages_missing\x18\x02 \x01(\x04R\fpagesMissing\x12\x1b\n" +
+	"\tdisk_free\x18\x03 \x01(\x04R\bdiskFree\x12\x19\n" +
+	"\bclock_ms\x18\x04 \x01(\x03R\aclockMs\"4\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xdc\x02\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xa7\x03\n" +
 	"\x06Device\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
 	"\aprofile\x18\x02 \x01(\v2\x19.ostrich.v1.DeviceProfileR\aprofile\x12$\n" +
@@ -805,7 +967,11 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\x11last_heartbeat_ms\x18\a \x01(\x03R\x0flastHeartbeatMs\x12 \n" +
 	"\fjoined_at_ms\x18\b \x01(\x03R\n" +
 	"joinedAtMs\x12\x1b\n" +
-	"\tin_flight\x18\t \x01(\rR\binFlight\"\xaa\x02\n" +
+	"\tin_flight\x18\t \x01(\rR\binFlight\x12*\n" +
+	"\x04mode\x18\n" +
+	" \x01(\x0e2\x16.ostrich.v1.DeviceModeR\x04mode\x12\x1d\n" +
+	"\n" +
+	"invited_by\x18\v \x01(\tR\tinvitedBy\"\xaa\x02\n" +
 	"\x06Invite\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x10.ostrich.v1.RoleR\x04role\x12\x12\n" +
@@ -852,7 +1018,13 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\x12DEVICE_STATUS_BUSY\x10\x02\x12\x19\n" +
 	"\x15DEVICE_STATUS_OFFLINE\x10\x03\x12\x1a\n" +
 	"\x16DEVICE_STATUS_DISABLED\x10\x04\x12\x1a\n" +
-	"\x16DEVICE_STATUS_DRAINING\x10\x05B*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
+	"\x16DEVICE_STATUS_DRAINING\x10\x05*v\n" +
+	"\n" +
+	"DeviceMode\x12\x1b\n" +
+	"\x17DEVICE_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13DEVICE_MODE_ENABLED\x10\x01\x12\x18\n" +
+	"\x14DEVICE_MODE_DRAINING\x10\x02\x12\x18\n" +
+	"\x14DEVICE_MODE_DISABLED\x10\x03B*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
 
 var (
 	file_p2p_wire_device_proto_rawDescOnce sync.Once
@@ -866,35 +1038,38 @@ func file_p2p_wire_device_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_device_proto_rawDescData
 }
 
-var file_p2p_wire_device_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_p2p_wire_device_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_p2p_wire_device_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_p2p_wire_device_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_p2p_wire_device_proto_goTypes = []any{
 	(Role)(0),             // 0: ostrich.v1.Role
 	(DeviceType)(0),       // 1: ostrich.v1.DeviceType
 	(DeviceStatus)(0),     // 2: ostrich.v1.DeviceStatus
-	(*Capabilities)(nil),  // 3: ostrich.v1.Capabilities
-	(*DeviceProfile)(nil), // 4: ostrich.v1.DeviceProfile
-	(*Peer)(nil),          // 5: ostrich.v1.Peer
-	(*Device)(nil),        // 6: ostrich.v1.Device
-	(*Invite)(nil),        // 7: ostrich.v1.Invite
-	(*JoinRequest)(nil),   // 8: ostrich.v1.JoinRequest
-	nil,                   // 9: ostrich.v1.DeviceProfile.LabelsEntry
+	(DeviceMode)(0),       // 3: ostrich.v1.DeviceMode
+	(*Capabilities)(nil),  // 4: ostrich.v1.Capabilities
+	(*DeviceProfile)(nil), // 5: ostrich.v1.DeviceProfile
+	(*MemberReport)(nil),  // 6: ostrich.v1.MemberReport
+	(*Peer)(nil),          // 7: ostrich.v1.Peer
+	(*Device)(nil),        // 8: ostrich.v1.Device
+	(*Invite)(nil),        // 9: ostrich.v1.Invite
+	(*JoinRequest)(nil),   // 10: ostrich.v1.JoinRequest
+	nil,                   // 11: ostrich.v1.DeviceProfile.LabelsEntry
 }
 var file_p2p_wire_device_proto_depIdxs = []int32{
-	1, // 0: ostrich.v1.DeviceProfile.type:type_name -> ostrich.v1.DeviceType
-	3, // 1: ostrich.v1.DeviceProfile.capabilities:type_name -> ostrich.v1.Capabilities
-	9, // 2: ostrich.v1.DeviceProfile.labels:type_name -> ostrich.v1.DeviceProfile.LabelsEntry
-	4, // 3: ostrich.v1.Device.profile:type_name -> ostrich.v1.DeviceProfile
-	0, // 4: ostrich.v1.Device.role:type_name -> ostrich.v1.Role
-	2, // 5: ostrich.v1.Device.status:type_name -> ostrich.v1.DeviceStatus
-	0, // 6: ostrich.v1.Invite.role:type_name -> ostrich.v1.Role
-	0, // 7: ostrich.v1.JoinRequest.role:type_name -> ostrich.v1.Role
-	4, // 8: ostrich.v1.JoinRequest.profile:type_name -> ostrich.v1.DeviceProfile
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: ostrich.v1.DeviceProfile.type:type_name -> ostrich.v1.DeviceType
+	4,  // 1: ostrich.v1.DeviceProfile.capabilities:type_name -> ostrich.v1.Capabilities
+	11, // 2: ostrich.v1.DeviceProfile.labels:type_name -> ostrich.v1.DeviceProfile.LabelsEntry
+	5,  // 3: ostrich.v1.Device.profile:type_name -> ostrich.v1.DeviceProfile
+	0,  // 4: ostrich.v1.Device.role:type_name -> ostrich.v1.Role
+	2,  // 5: ostrich.v1.Device.status:type_name -> ostrich.v1.DeviceStatus
+	3,  // 6: ostrich.v1.Device.mode:type_name -> ostrich.v1.DeviceMode
+	0,  // 7: ostrich.v1.Invite.role:type_name -> ostrich.v1.Role
+	0,  // 8: ostrich.v1.JoinRequest.role:type_name -> ostrich.v1.Role
+	5,  // 9: ostrich.v1.JoinRequest.profile:type_name -> ostrich.v1.DeviceProfile
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_device_proto_init() }
@@ -907,8 +1082,8 @@ func file_p2p_wire_device_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_device_proto_rawDesc), len(file_p2p_wire_device_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   7,
+			NumEnums:      4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -118,6 +118,8 @@ type Op struct {
 	//	*Op_PurgeJob
 	//	*Op_PackResults
 	//	*Op_Sweep
+	//	*Op_SetDeviceMode
+	//	*Op_RaiseGeneration
 	Kind          isOp_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -311,6 +313,24 @@ func (x *Op) GetSweep() *Sweep {
 	return nil
 }
 
+func (x *Op) GetSetDeviceMode() *SetDeviceMode {
+	if x != nil {
+		if x, ok := x.Kind.(*Op_SetDeviceMode); ok {
+			return x.SetDeviceMode
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetRaiseGeneration() *RaiseGeneration {
+	if x != nil {
+		if x, ok := x.Kind.(*Op_RaiseGeneration); ok {
+			return x.RaiseGeneration
+		}
+	}
+	return nil
+}
+
 type isOp_Kind interface {
 	isOp_Kind()
 }
@@ -379,6 +399,15 @@ type Op_Sweep struct {
 	Sweep *Sweep `protobuf:"bytes,17,opt,name=sweep,proto3,oneof"`
 }
 
+type Op_SetDeviceMode struct {
+	// Since format 2.
+	SetDeviceMode *SetDeviceMode `protobuf:"bytes,18,opt,name=set_device_mode,json=setDeviceMode,proto3,oneof"`
+}
+
+type Op_RaiseGeneration struct {
+	RaiseGeneration *RaiseGeneration `protobuf:"bytes,19,opt,name=raise_generation,json=raiseGeneration,proto3,oneof"`
+}
+
 func (*Op_FoundSwarm) isOp_Kind() {}
 
 func (*Op_IssueInvite) isOp_Kind() {}
@@ -410,6 +439,10 @@ func (*Op_PurgeJob) isOp_Kind() {}
 func (*Op_PackResults) isOp_Kind() {}
 
 func (*Op_Sweep) isOp_Kind() {}
+
+func (*Op_SetDeviceMode) isOp_Kind() {}
+
+func (*Op_RaiseGeneration) isOp_Kind() {}
 
 // FoundSwarm is the first command of a swarm's log.
 type FoundSwarm struct {
@@ -824,6 +857,107 @@ func (x *RemoveDevice) GetDeviceId() string {
 	return ""
 }
 
+// SetDeviceMode says whether a device is given work. Since format 2.
+type SetDeviceMode struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	DeviceId      string                 `protobuf:"bytes,1,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	Mode          DeviceMode             `protobuf:"varint,2,opt,name=mode,proto3,enum=ostrich.v1.DeviceMode" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDeviceMode) Reset() {
+	*x = SetDeviceMode{}
+	mi := &file_p2p_wire_log_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDeviceMode) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDeviceMode) ProtoMessage() {}
+
+func (x *SetDeviceMode) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_log_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDeviceMode.ProtoReflect.Descriptor instead.
+func (*SetDeviceMode) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SetDeviceMode) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SetDeviceMode) GetMode() DeviceMode {
+	if x != nil {
+		return x.Mode
+	}
+	return DeviceMode_DEVICE_MODE_UNSPECIFIED
+}
+
+// RaiseGeneration is the first command after a recovery from the loss of most
+// voters: what members of older generations hold counts no more. Since format
+// 2.
+type RaiseGeneration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Higher than the state's.
+	Generation    uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseGeneration) Reset() {
+	*x = RaiseGeneration{}
+	mi := &file_p2p_wire_log_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseGeneration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseGeneration) ProtoMessage() {}
+
+func (x *RaiseGeneration) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_log_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseGeneration.ProtoReflect.Descriptor instead.
+func (*RaiseGeneration) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RaiseGeneration) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
 type SubmitJob struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -837,7 +971,7 @@ type SubmitJob struct {
 
 func (x *SubmitJob) Reset() {
 	*x = SubmitJob{}
-	mi := &file_p2p_wire_log_proto_msgTypes[9]
+	mi := &file_p2p_wire_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +983,7 @@ func (x *SubmitJob) String() string {
 func (*SubmitJob) ProtoMessage() {}
 
 func (x *SubmitJob) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[9]
+	mi := &file_p2p_wire_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +996,7 @@ func (x *SubmitJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitJob.ProtoReflect.Descriptor instead.
 func (*SubmitJob) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{9}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SubmitJob) GetJobId() string {
@@ -907,7 +1041,7 @@ type AppendInputs struct {
 
 func (x *AppendInputs) Reset() {
 	*x = AppendInputs{}
-	mi := &file_p2p_wire_log_proto_msgTypes[10]
+	mi := &file_p2p_wire_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1053,7 @@ func (x *AppendInputs) String() string {
 func (*AppendInputs) ProtoMessage() {}
 
 func (x *AppendInputs) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[10]
+	mi := &file_p2p_wire_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1066,7 @@ func (x *AppendInputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppendInputs.ProtoReflect.Descriptor instead.
 func (*AppendInputs) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{10}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AppendInputs) GetJobId() string {
@@ -973,7 +1107,7 @@ type CloseInputs struct {
 
 func (x *CloseInputs) Reset() {
 	*x = CloseInputs{}
-	mi := &file_p2p_wire_log_proto_msgTypes[11]
+	mi := &file_p2p_wire_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1119,7 @@ func (x *CloseInputs) String() string {
 func (*CloseInputs) ProtoMessage() {}
 
 func (x *CloseInputs) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[11]
+	mi := &file_p2p_wire_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1132,7 @@ func (x *CloseInputs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseInputs.ProtoReflect.Descriptor instead.
 func (*CloseInputs) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{11}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CloseInputs) GetJobId() string {
@@ -1037,7 +1171,7 @@ type CompleteTasks struct {
 
 func (x *CompleteTasks) Reset() {
 	*x = CompleteTasks{}
-	mi := &file_p2p_wire_log_proto_msgTypes[12]
+	mi := &file_p2p_wire_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1183,7 @@ func (x *CompleteTasks) String() string {
 func (*CompleteTasks) ProtoMessage() {}
 
 func (x *CompleteTasks) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[12]
+	mi := &file_p2p_wire_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1196,7 @@ func (x *CompleteTasks) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteTasks.ProtoReflect.Descriptor instead.
 func (*CompleteTasks) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{12}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CompleteTasks) GetJobId() string {
@@ -1131,7 +1265,7 @@ type CancelJob struct {
 
 func (x *CancelJob) Reset() {
 	*x = CancelJob{}
-	mi := &file_p2p_wire_log_proto_msgTypes[13]
+	mi := &file_p2p_wire_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1277,7 @@ func (x *CancelJob) String() string {
 func (*CancelJob) ProtoMessage() {}
 
 func (x *CancelJob) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[13]
+	mi := &file_p2p_wire_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1290,7 @@ func (x *CancelJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelJob.ProtoReflect.Descriptor instead.
 func (*CancelJob) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{13}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelJob) GetJobId() string {
@@ -1183,7 +1317,7 @@ type RetryJob struct {
 
 func (x *RetryJob) Reset() {
 	*x = RetryJob{}
-	mi := &file_p2p_wire_log_proto_msgTypes[14]
+	mi := &file_p2p_wire_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1329,7 @@ func (x *RetryJob) String() string {
 func (*RetryJob) ProtoMessage() {}
 
 func (x *RetryJob) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[14]
+	mi := &file_p2p_wire_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1342,7 @@ func (x *RetryJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryJob.ProtoReflect.Descriptor instead.
 func (*RetryJob) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{14}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RetryJob) GetJobId() string {
@@ -1229,7 +1363,7 @@ type PurgeJob struct {
 
 func (x *PurgeJob) Reset() {
 	*x = PurgeJob{}
-	mi := &file_p2p_wire_log_proto_msgTypes[15]
+	mi := &file_p2p_wire_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1375,7 @@ func (x *PurgeJob) String() string {
 func (*PurgeJob) ProtoMessage() {}
 
 func (x *PurgeJob) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[15]
+	mi := &file_p2p_wire_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1388,7 @@ func (x *PurgeJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeJob.ProtoReflect.Descriptor instead.
 func (*PurgeJob) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{15}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PurgeJob) GetJobId() string {
@@ -1280,7 +1414,7 @@ type PackResults struct {
 
 func (x *PackResults) Reset() {
 	*x = PackResults{}
-	mi := &file_p2p_wire_log_proto_msgTypes[16]
+	mi := &file_p2p_wire_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1426,7 @@ func (x *PackResults) String() string {
 func (*PackResults) ProtoMessage() {}
 
 func (x *PackResults) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[16]
+	mi := &file_p2p_wire_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1439,7 @@ func (x *PackResults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PackResults.ProtoReflect.Descriptor instead.
 func (*PackResults) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{16}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PackResults) GetJobId() string {
@@ -1347,7 +1481,7 @@ type Sweep struct {
 
 func (x *Sweep) Reset() {
 	*x = Sweep{}
-	mi := &file_p2p_wire_log_proto_msgTypes[17]
+	mi := &file_p2p_wire_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1359,7 +1493,7 @@ func (x *Sweep) String() string {
 func (*Sweep) ProtoMessage() {}
 
 func (x *Sweep) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_log_proto_msgTypes[17]
+	mi := &file_p2p_wire_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1372,7 +1506,7 @@ func (x *Sweep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sweep.ProtoReflect.Descriptor instead.
 func (*Sweep) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_log_proto_rawDescGZIP(), []int{17}
+	return file_p2p_wire_log_proto_rawDescGZIP(), []int{19}
 }
 
 var File_p2p_wire_log_proto protoreflect.FileDescriptor
@@ -1385,7 +1519,7 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x17\n" +
 	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12 \n" +
-	"\x03ops\x18\x04 \x03(\v2\x0e.ostrich.v1.OpR\x03ops\"\xe0\a\n" +
+	"\x03ops\x18\x04 \x03(\v2\x0e.ostrich.v1.OpR\x03ops\"\xef\b\n" +
 	"\x02Op\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x129\n" +
 	"\vfound_swarm\x18\x02 \x01(\v2\x16.ostrich.v1.FoundSwarmH\x00R\n" +
@@ -1407,7 +1541,9 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\tretry_job\x18\x0e \x01(\v2\x14.ostrich.v1.RetryJobH\x00R\bretryJob\x123\n" +
 	"\tpurge_job\x18\x0f \x01(\v2\x14.ostrich.v1.PurgeJobH\x00R\bpurgeJob\x12<\n" +
 	"\fpack_results\x18\x10 \x01(\v2\x17.ostrich.v1.PackResultsH\x00R\vpackResults\x12)\n" +
-	"\x05sweep\x18\x11 \x01(\v2\x11.ostrich.v1.SweepH\x00R\x05sweepB\x06\n" +
+	"\x05sweep\x18\x11 \x01(\v2\x11.ostrich.v1.SweepH\x00R\x05sweep\x12C\n" +
+	"\x0fset_device_mode\x18\x12 \x01(\v2\x19.ostrich.v1.SetDeviceModeH\x00R\rsetDeviceMode\x12H\n" +
+	"\x10raise_generation\x18\x13 \x01(\v2\x1b.ostrich.v1.RaiseGenerationH\x00R\x0fraiseGenerationB\x06\n" +
 	"\x04kind\"\xd0\x01\n" +
 	"\n" +
 	"FoundSwarm\x12\x19\n" +
@@ -1436,7 +1572,14 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\bR\x06online\"+\n" +
 	"\fRemoveDevice\x12\x1b\n" +
-	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"\x93\x01\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\"X\n" +
+	"\rSetDeviceMode\x12\x1b\n" +
+	"\tdevice_id\x18\x01 \x01(\tR\bdeviceId\x12*\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x16.ostrich.v1.DeviceModeR\x04mode\"1\n" +
+	"\x0fRaiseGeneration\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\"\x93\x01\n" +
 	"\tSubmitJob\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12'\n" +
 	"\x04spec\x18\x02 \x01(\v2\x13.ostrich.v1.JobSpecR\x04spec\x120\n" +
@@ -1486,31 +1629,34 @@ func file_p2p_wire_log_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_log_proto_rawDescData
 }
 
-var file_p2p_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_p2p_wire_log_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_p2p_wire_log_proto_goTypes = []any{
-	(*Command)(nil),       // 0: ostrich.v1.Command
-	(*Op)(nil),            // 1: ostrich.v1.Op
-	(*FoundSwarm)(nil),    // 2: ostrich.v1.FoundSwarm
-	(*IssueInvite)(nil),   // 3: ostrich.v1.IssueInvite
-	(*RevokeInvite)(nil),  // 4: ostrich.v1.RevokeInvite
-	(*AdmitDevice)(nil),   // 5: ostrich.v1.AdmitDevice
-	(*UpdateDevice)(nil),  // 6: ostrich.v1.UpdateDevice
-	(*SetPresence)(nil),   // 7: ostrich.v1.SetPresence
-	(*RemoveDevice)(nil),  // 8: ostrich.v1.RemoveDevice
-	(*SubmitJob)(nil),     // 9: ostrich.v1.SubmitJob
-	(*AppendInputs)(nil),  // 10: ostrich.v1.AppendInputs
-	(*CloseInputs)(nil),   // 11: ostrich.v1.CloseInputs
-	(*CompleteTasks)(nil), // 12: ostrich.v1.CompleteTasks
-	(*CancelJob)(nil),     // 13: ostrich.v1.CancelJob
-	(*RetryJob)(nil),      // 14: ostrich.v1.RetryJob
-	(*PurgeJob)(nil),      // 15: ostrich.v1.PurgeJob
-	(*PackResults)(nil),   // 16: ostrich.v1.PackResults
-	(*Sweep)(nil),         // 17: ostrich.v1.Sweep
-	(*DeviceProfile)(nil), // 18: ostrich.v1.DeviceProfile
-	(Role)(0),             // 19: ostrich.v1.Role
-	(*JoinRequest)(nil),   // 20: ostrich.v1.JoinRequest
-	(*JobSpec)(nil),       // 21: ostrich.v1.JobSpec
-	(*Segment)(nil),       // 22: ostrich.v1.Segment
+	(*Command)(nil),         // 0: ostrich.v1.Command
+	(*Op)(nil),              // 1: ostrich.v1.Op
+	(*FoundSwarm)(nil),      // 2: ostrich.v1.FoundSwarm
+	(*IssueInvite)(nil),     // 3: ostrich.v1.IssueInvite
+	(*RevokeInvite)(nil),    // 4: ostrich.v1.RevokeInvite
+	(*AdmitDevice)(nil),     // 5: ostrich.v1.AdmitDevice
+	(*UpdateDevice)(nil),    // 6: ostrich.v1.UpdateDevice
+	(*SetPresence)(nil),     // 7: ostrich.v1.SetPresence
+	(*RemoveDevice)(nil),    // 8: ostrich.v1.RemoveDevice
+	(*SetDeviceMode)(nil),   // 9: ostrich.v1.SetDeviceMode
+	(*RaiseGeneration)(nil), // 10: ostrich.v1.RaiseGeneration
+	(*SubmitJob)(nil),       // 11: ostrich.v1.SubmitJob
+	(*AppendInputs)(nil),    // 12: ostrich.v1.AppendInputs
+	(*CloseInputs)(nil),     // 13: ostrich.v1.CloseInputs
+	(*CompleteTasks)(nil),   // 14: ostrich.v1.CompleteTasks
+	(*CancelJob)(nil),       // 15: ostrich.v1.CancelJob
+	(*RetryJob)(nil),        // 16: ostrich.v1.RetryJob
+	(*PurgeJob)(nil),        // 17: ostrich.v1.PurgeJob
+	(*PackResults)(nil),     // 18: ostrich.v1.PackResults
+	(*Sweep)(nil),           // 19: ostrich.v1.Sweep
+	(*DeviceProfile)(nil),   // 20: ostrich.v1.DeviceProfile
+	(Role)(0),               // 21: ostrich.v1.Role
+	(*JoinRequest)(nil),     // 22: ostrich.v1.JoinRequest
+	(DeviceMode)(0),         // 23: ostrich.v1.DeviceMode
+	(*JobSpec)(nil),         // 24: ostrich.v1.JobSpec
+	(*Segment)(nil),         // 25: ostrich.v1.Segment
 }
 var file_p2p_wire_log_proto_depIdxs = []int32{
 	1,  // 0: ostrich.v1.Command.ops:type_name -> ostrich.v1.Op
@@ -1521,28 +1667,31 @@ var file_p2p_wire_log_proto_depIdxs = []int32{
 	6,  // 5: ostrich.v1.Op.update_device:type_name -> ostrich.v1.UpdateDevice
 	7,  // 6: ostrich.v1.Op.set_presence:type_name -> ostrich.v1.SetPresence
 	8,  // 7: ostrich.v1.Op.remove_device:type_name -> ostrich.v1.RemoveDevice
-	9,  // 8: ostrich.v1.Op.submit_job:type_name -> ostrich.v1.SubmitJob
-	10, // 9: ostrich.v1.Op.append_inputs:type_name -> ostrich.v1.AppendInputs
-	11, // 10: ostrich.v1.Op.close_inputs:type_name -> ostrich.v1.CloseInputs
-	12, // 11: ostrich.v1.Op.complete_tasks:type_name -> ostrich.v1.CompleteTasks
-	13, // 12: ostrich.v1.Op.cancel_job:type_name -> ostrich.v1.CancelJob
-	14, // 13: ostrich.v1.Op.retry_job:type_name -> ostrich.v1.RetryJob
-	15, // 14: ostrich.v1.Op.purge_job:type_name -> ostrich.v1.PurgeJob
-	16, // 15: ostrich.v1.Op.pack_results:type_name -> ostrich.v1.PackResults
-	17, // 16: ostrich.v1.Op.sweep:type_name -> ostrich.v1.Sweep
-	18, // 17: ostrich.v1.FoundSwarm.profile:type_name -> ostrich.v1.DeviceProfile
-	19, // 18: ostrich.v1.IssueInvite.role:type_name -> ostrich.v1.Role
-	20, // 19: ostrich.v1.AdmitDevice.join:type_name -> ostrich.v1.JoinRequest
-	18, // 20: ostrich.v1.UpdateDevice.profile:type_name -> ostrich.v1.DeviceProfile
-	21, // 21: ostrich.v1.SubmitJob.spec:type_name -> ostrich.v1.JobSpec
-	10, // 22: ostrich.v1.SubmitJob.inputs:type_name -> ostrich.v1.AppendInputs
-	22, // 23: ostrich.v1.AppendInputs.segments:type_name -> ostrich.v1.Segment
-	22, // 24: ostrich.v1.CompleteTasks.results:type_name -> ostrich.v1.Segment
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	11, // 8: ostrich.v1.Op.submit_job:type_name -> ostrich.v1.SubmitJob
+	12, // 9: ostrich.v1.Op.append_inputs:type_name -> ostrich.v1.AppendInputs
+	13, // 10: ostrich.v1.Op.close_inputs:type_name -> ostrich.v1.CloseInputs
+	14, // 11: ostrich.v1.Op.complete_tasks:type_name -> ostrich.v1.CompleteTasks
+	15, // 12: ostrich.v1.Op.cancel_job:type_name -> ostrich.v1.CancelJob
+	16, // 13: ostrich.v1.Op.retry_job:type_name -> ostrich.v1.RetryJob
+	17, // 14: ostrich.v1.Op.purge_job:type_name -> ostrich.v1.PurgeJob
+	18, // 15: ostrich.v1.Op.pack_results:type_name -> ostrich.v1.PackResults
+	19, // 16: ostrich.v1.Op.sweep:type_name -> ostrich.v1.Sweep
+	9,  // 17: ostrich.v1.Op.set_device_mode:type_name -> ostrich.v1.SetDeviceMode
+	10, // 18: ostrich.v1.Op.raise_generation:type_name -> ostrich.v1.RaiseGeneration
+	20, // 19: ostrich.v1.FoundSwarm.profile:type_name -> ostrich.v1.DeviceProfile
+	21, // 20: ostrich.v1.IssueInvite.role:type_name -> ostrich.v1.Role
+	22, // 21: ostrich.v1.AdmitDevice.join:type_name -> ostrich.v1.JoinRequest
+	20, // 22: ostrich.v1.UpdateDevice.profile:type_name -> ostrich.v1.DeviceProfile
+	23, // 23: ostrich.v1.SetDeviceMode.mode:type_name -> ostrich.v1.DeviceMode
+	24, // 24: ostrich.v1.SubmitJob.spec:type_name -> ostrich.v1.JobSpec
+	12, // 25: ostrich.v1.SubmitJob.inputs:type_name -> ostrich.v1.AppendInputs
+	25, // 26: ostrich.v1.AppendInputs.segments:type_name -> ostrich.v1.Segment
+	25, // 27: ostrich.v1.CompleteTasks.results:type_name -> ostrich.v1.Segment
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_log_proto_init() }
@@ -1569,6 +1718,8 @@ func file_p2p_wire_log_proto_init() {
 		(*Op_PurgeJob)(nil),
 		(*Op_PackResults)(nil),
 		(*Op_Sweep)(nil),
+		(*Op_SetDeviceMode)(nil),
+		(*Op_RaiseGeneration)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1576,7 +1727,7 @@ func file_p2p_wire_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_log_proto_rawDesc), len(file_p2p_wire_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -485,6 +485,259 @@ func (x *Health) GetVersion() string {
 	return ""
 }
 
+type SignalChallenge struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Version   uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	SwarmId   []byte                 `protobuf:"bytes,2,opt,name=swarm_id,json=swarmId,proto3" json:"swarm_id,omitempty"`
+	SwarmName string                 `protobuf:"bytes,3,opt,name=swarm_name,json=swarmName,proto3" json:"swarm_name,omitempty"`
+	// The member that bridges.
+	BridgeId string `protobuf:"bytes,4,opt,name=bridge_id,json=bridgeId,proto3" json:"bridge_id,omitempty"`
+	// Single use, valid for 60 s.
+	Nonce []byte `protobuf:"bytes,5,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// Public listeners of members, as http(s)://HOST:PORT: other bridges.
+	Bridges       []string `protobuf:"bytes,6,rep,name=bridges,proto3" json:"bridges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalChallenge) Reset() {
+	*x = SignalChallenge{}
+	mi := &file_p2p_wire_peer_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalChallenge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalChallenge) ProtoMessage() {}
+
+func (x *SignalChallenge) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_peer_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalChallenge.ProtoReflect.Descriptor instead.
+func (*SignalChallenge) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SignalChallenge) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SignalChallenge) GetSwarmId() []byte {
+	if x != nil {
+		return x.SwarmId
+	}
+	return nil
+}
+
+func (x *SignalChallenge) GetSwarmName() string {
+	if x != nil {
+		return x.SwarmName
+	}
+	return ""
+}
+
+func (x *SignalChallenge) GetBridgeId() string {
+	if x != nil {
+		return x.BridgeId
+	}
+	return ""
+}
+
+func (x *SignalChallenge) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *SignalChallenge) GetBridges() []string {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
+type SignalRequest struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Version  uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Nonce    []byte                 `protobuf:"bytes,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	DeviceId string                 `protobuf:"bytes,3,opt,name=device_id,json=deviceId,proto3" json:"device_id,omitempty"`
+	// SDP, at most 16 KiB.
+	Offer string `protobuf:"bytes,4,opt,name=offer,proto3" json:"offer,omitempty"`
+	// Of a device that is not in the swarm yet; its nonce is the challenge's and
+	// its offer_hash the offer's.
+	Join *JoinRequest `protobuf:"bytes,5,opt,name=join,proto3" json:"join,omitempty"`
+	// By the device, over wire.OfferStatement.
+	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalRequest) Reset() {
+	*x = SignalRequest{}
+	mi := &file_p2p_wire_peer_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalRequest) ProtoMessage() {}
+
+func (x *SignalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_peer_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
+func (*SignalRequest) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SignalRequest) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *SignalRequest) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *SignalRequest) GetDeviceId() string {
+	if x != nil {
+		return x.DeviceId
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetOffer() string {
+	if x != nil {
+		return x.Offer
+	}
+	return ""
+}
+
+func (x *SignalRequest) GetJoin() *JoinRequest {
+	if x != nil {
+		return x.Join
+	}
+	return nil
+}
+
+func (x *SignalRequest) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+type SignalResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A refusal; nothing else is set then.
+	Error  *Error `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	Answer string `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	// By the bridge, over wire.AnswerStatement.
+	Signature     []byte         `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`
+	Admitted      *AdmitResponse `protobuf:"bytes,4,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	Bridges       []string       `protobuf:"bytes,5,rep,name=bridges,proto3" json:"bridges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignalResponse) Reset() {
+	*x = SignalResponse{}
+	mi := &file_p2p_wire_peer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignalResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignalResponse) ProtoMessage() {}
+
+func (x *SignalResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_peer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
+func (*SignalResponse) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SignalResponse) GetError() *Error {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
+func (x *SignalResponse) GetAnswer() string {
+	if x != nil {
+		return x.Answer
+	}
+	return ""
+}
+
+func (x *SignalResponse) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *SignalResponse) GetAdmitted() *AdmitResponse {
+	if x != nil {
+		return x.Admitted
+	}
+	return nil
+}
+
+func (x *SignalResponse) GetBridges() []string {
+	if x != nil {
+		return x.Bridges
+	}
+	return nil
+}
+
 var File_p2p_wire_peer_proto protoreflect.FileDescriptor
 
 const file_p2p_wire_peer_proto_rawDesc = "" +
@@ -518,7 +771,28 @@ const file_p2p_wire_peer_proto_rawDesc = "" +
 	"\n" +
 	"swarm_name\x18\x02 \x01(\tR\tswarmName\x12$\n" +
 	"\x04peer\x18\x03 \x01(\v2\x10.ostrich.v1.PeerR\x04peer\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\tR\aversionB*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
+	"\aversion\x18\x04 \x01(\tR\aversion\"\xb2\x01\n" +
+	"\x0fSignalChallenge\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x19\n" +
+	"\bswarm_id\x18\x02 \x01(\fR\aswarmId\x12\x1d\n" +
+	"\n" +
+	"swarm_name\x18\x03 \x01(\tR\tswarmName\x12\x1b\n" +
+	"\tbridge_id\x18\x04 \x01(\tR\bbridgeId\x12\x14\n" +
+	"\x05nonce\x18\x05 \x01(\fR\x05nonce\x12\x18\n" +
+	"\abridges\x18\x06 \x03(\tR\abridges\"\xbd\x01\n" +
+	"\rSignalRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\fR\x05nonce\x12\x1b\n" +
+	"\tdevice_id\x18\x03 \x01(\tR\bdeviceId\x12\x14\n" +
+	"\x05offer\x18\x04 \x01(\tR\x05offer\x12+\n" +
+	"\x04join\x18\x05 \x01(\v2\x17.ostrich.v1.JoinRequestR\x04join\x12\x1c\n" +
+	"\tsignature\x18\x06 \x01(\fR\tsignature\"\xc0\x01\n" +
+	"\x0eSignalResponse\x12'\n" +
+	"\x05error\x18\x01 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x12\x16\n" +
+	"\x06answer\x18\x02 \x01(\tR\x06answer\x12\x1c\n" +
+	"\tsignature\x18\x03 \x01(\fR\tsignature\x125\n" +
+	"\badmitted\x18\x04 \x01(\v2\x19.ostrich.v1.AdmitResponseR\badmitted\x12\x18\n" +
+	"\abridges\x18\x05 \x03(\tR\abridgesB*Z(github.com/ostrich-legs/ostrich/p2p/wireb\x06proto3"
 
 var (
 	file_p2p_wire_peer_proto_rawDescOnce sync.Once
@@ -532,34 +806,41 @@ func file_p2p_wire_peer_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_peer_proto_rawDescData
 }
 
-var file_p2p_wire_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_p2p_wire_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_p2p_wire_peer_proto_goTypes = []any{
-	(*JoinChallenge)(nil), // 0: ostrich.v1.JoinChallenge
-	(*JoinAnswer)(nil),    // 1: ostrich.v1.JoinAnswer
-	(*PageCall)(nil),      // 2: ostrich.v1.PageCall
-	(*PagePut)(nil),       // 3: ostrich.v1.PagePut
-	(*PageGet)(nil),       // 4: ostrich.v1.PageGet
-	(*PageReply)(nil),     // 5: ostrich.v1.PageReply
-	(*GossipLog)(nil),     // 6: ostrich.v1.GossipLog
-	(*Health)(nil),        // 7: ostrich.v1.Health
-	(*Error)(nil),         // 8: ostrich.v1.Error
-	(*AdmitResponse)(nil), // 9: ostrich.v1.AdmitResponse
-	(*LogLine)(nil),       // 10: ostrich.v1.LogLine
-	(*Peer)(nil),          // 11: ostrich.v1.Peer
+	(*JoinChallenge)(nil),   // 0: ostrich.v1.JoinChallenge
+	(*JoinAnswer)(nil),      // 1: ostrich.v1.JoinAnswer
+	(*PageCall)(nil),        // 2: ostrich.v1.PageCall
+	(*PagePut)(nil),         // 3: ostrich.v1.PagePut
+	(*PageGet)(nil),         // 4: ostrich.v1.PageGet
+	(*PageReply)(nil),       // 5: ostrich.v1.PageReply
+	(*GossipLog)(nil),       // 6: ostrich.v1.GossipLog
+	(*Health)(nil),          // 7: ostrich.v1.Health
+	(*SignalChallenge)(nil), // 8: ostrich.v1.SignalChallenge
+	(*SignalRequest)(nil),   // 9: ostrich.v1.SignalRequest
+	(*SignalResponse)(nil),  // 10: ostrich.v1.SignalResponse
+	(*Error)(nil),           // 11: ostrich.v1.Error
+	(*AdmitResponse)(nil),   // 12: ostrich.v1.AdmitResponse
+	(*LogLine)(nil),         // 13: ostrich.v1.LogLine
+	(*Peer)(nil),            // 14: ostrich.v1.Peer
+	(*JoinRequest)(nil),     // 15: ostrich.v1.JoinRequest
 }
 var file_p2p_wire_peer_proto_depIdxs = []int32{
-	8,  // 0: ostrich.v1.JoinAnswer.error:type_name -> ostrich.v1.Error
-	9,  // 1: ostrich.v1.JoinAnswer.admitted:type_name -> ostrich.v1.AdmitResponse
+	11, // 0: ostrich.v1.JoinAnswer.error:type_name -> ostrich.v1.Error
+	12, // 1: ostrich.v1.JoinAnswer.admitted:type_name -> ostrich.v1.AdmitResponse
 	3,  // 2: ostrich.v1.PageCall.put:type_name -> ostrich.v1.PagePut
 	4,  // 3: ostrich.v1.PageCall.get:type_name -> ostrich.v1.PageGet
-	8,  // 4: ostrich.v1.PageReply.error:type_name -> ostrich.v1.Error
-	10, // 5: ostrich.v1.GossipLog.lines:type_name -> ostrich.v1.LogLine
-	11, // 6: ostrich.v1.Health.peer:type_name -> ostrich.v1.Peer
-	7,  // [7:7] is the sub-list for method output_type
-	7,  // [7:7] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 4: ostrich.v1.PageReply.error:type_name -> ostrich.v1.Error
+	13, // 5: ostrich.v1.GossipLog.lines:type_name -> ostrich.v1.LogLine
+	14, // 6: ostrich.v1.Health.peer:type_name -> ostrich.v1.Peer
+	15, // 7: ostrich.v1.SignalRequest.join:type_name -> ostrich.v1.JoinRequest
+	11, // 8: ostrich.v1.SignalResponse.error:type_name -> ostrich.v1.Error
+	12, // 9: ostrich.v1.SignalResponse.admitted:type_name -> ostrich.v1.AdmitResponse
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_peer_proto_init() }
@@ -579,7 +860,7 @@ func file_p2p_wire_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_peer_proto_rawDesc), len(file_p2p_wire_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -45,6 +45,20 @@ func SessionTranscript(side string, hello *Hello, challenge *Challenge) []byte {
 		uintField(challenge.GetGeneration()))
 }
 
+// OfferStatement is what a browser's device signs when it asks bridge for a
+// connection: the offer holds the fingerprint of its DTLS certificate.
+func OfferStatement(swarm SwarmID, bridge DeviceID, r *SignalRequest) []byte {
+	offer := sha256.Sum256([]byte(r.GetOffer()))
+	return statement("ostrich offer 1", swarm.Bytes(), []byte(bridge), r.GetNonce(), []byte(r.GetDeviceId()), offer[:])
+}
+
+// AnswerStatement is what the bridge signs: the offer that it answers, and the
+// answer with the fingerprint of its own certificate.
+func AnswerStatement(swarm SwarmID, bridge DeviceID, r *SignalRequest, answer string) []byte {
+	offer, hash := sha256.Sum256([]byte(r.GetOffer())), sha256.Sum256([]byte(answer))
+	return statement("ostrich answer 1", swarm.Bytes(), []byte(bridge), r.GetNonce(), []byte(r.GetDeviceId()), offer[:], hash[:])
+}
+
 // LeaseToken is the HMAC-SHA256, under the swarm's lease key, of a lease: it
 // proves to a later coordinator that device was given these tasks.
 func LeaseToken(key []byte, device DeviceID, c *LeaseClaim) []byte {

@@ -802,7 +802,9 @@ type Refusal struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Error *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	// Who coordinates, where known.
-	Coordinator   *Peer `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	Coordinator *Peer `protobuf:"bytes,2,opt,name=coordinator,proto3" json:"coordinator,omitempty"`
+	// Generation of the swarm as the refuser knows it.
+	Generation    uint64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -849,6 +851,13 @@ func (x *Refusal) GetCoordinator() *Peer {
 		return x.Coordinator
 	}
 	return nil
+}
+
+func (x *Refusal) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
 }
 
 type Goodbye struct {
@@ -982,7 +991,9 @@ type Heartbeat struct {
 	Running uint32 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
 	Queued  uint32 `protobuf:"varint,2,opt,name=queued,proto3" json:"queued,omitempty"`
 	// Load of the machine, 1 minute mean over its cores.
-	Load          float64 `protobuf:"fixed64,3,opt,name=load,proto3" json:"load,omitempty"`
+	Load float64 `protobuf:"fixed64,3,opt,name=load,proto3" json:"load,omitempty"`
+	// Set by members.
+	Member        *MemberReport `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1036,6 +1047,13 @@ func (x *Heartbeat) GetLoad() float64 {
 		return x.Load
 	}
 	return 0
+}
+
+func (x *Heartbeat) GetMember() *MemberReport {
+	if x != nil {
+		return x.Member
+	}
+	return nil
 }
 
 // Attempt numbers a lease: terms never repeat, counters rise within a term.
@@ -1577,6 +1595,7 @@ type Request struct {
 	//	*Request_ReadPage
 	//	*Request_WritePage
 	//	*Request_HasProgram
+	//	*Request_SetDeviceMode
 	Kind          isRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1806,6 +1825,15 @@ func (x *Request) GetHasProgram() *HasProgramRequest {
 	return nil
 }
 
+func (x *Request) GetSetDeviceMode() *SetDeviceModeRequest {
+	if x != nil {
+		if x, ok := x.Kind.(*Request_SetDeviceMode); ok {
+			return x.SetDeviceMode
+		}
+	}
+	return nil
+}
+
 type isRequest_Kind interface {
 	isRequest_Kind()
 }
@@ -1890,6 +1918,10 @@ type Request_HasProgram struct {
 	HasProgram *HasProgramRequest `protobuf:"bytes,21,opt,name=has_program,json=hasProgram,proto3,oneof"`
 }
 
+type Request_SetDeviceMode struct {
+	SetDeviceMode *SetDeviceModeRequest `protobuf:"bytes,22,opt,name=set_device_mode,json=setDeviceMode,proto3,oneof"`
+}
+
 func (*Request_SubmitJob) isRequest_Kind() {}
 
 func (*Request_AppendInputs) isRequest_Kind() {}
@@ -1930,6 +1962,8 @@ func (*Request_WritePage) isRequest_Kind() {}
 
 func (*Request_HasProgram) isRequest_Kind() {}
 
+func (*Request_SetDeviceMode) isRequest_Kind() {}
+
 type Response struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1956,6 +1990,7 @@ type Response struct {
 	//	*Response_ReadPage
 	//	*Response_WritePage
 	//	*Response_HasProgram
+	//	*Response_SetDeviceMode
 	Kind          isResponse_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2192,6 +2227,15 @@ func (x *Response) GetHasProgram() *HasProgramResponse {
 	return nil
 }
 
+func (x *Response) GetSetDeviceMode() *SetDeviceModeResponse {
+	if x != nil {
+		if x, ok := x.Kind.(*Response_SetDeviceMode); ok {
+			return x.SetDeviceMode
+		}
+	}
+	return nil
+}
+
 type isResponse_Kind interface {
 	isResponse_Kind()
 }
@@ -2276,6 +2320,10 @@ type Response_HasProgram struct {
 	HasProgram *HasProgramResponse `protobuf:"bytes,22,opt,name=has_program,json=hasProgram,proto3,oneof"`
 }
 
+type Response_SetDeviceMode struct {
+	SetDeviceMode *SetDeviceModeResponse `protobuf:"bytes,23,opt,name=set_device_mode,json=setDeviceMode,proto3,oneof"`
+}
+
 func (*Response_SubmitJob) isResponse_Kind() {}
 
 func (*Response_AppendInputs) isResponse_Kind() {}
@@ -2315,6 +2363,8 @@ func (*Response_ReadPage) isResponse_Kind() {}
 func (*Response_WritePage) isResponse_Kind() {}
 
 func (*Response_HasProgram) isResponse_Kind() {}
+
+func (*Response_SetDeviceMode) isResponse_Kind() {}
 
 // AdmitRequest passes a joiner's proof from the member it dialled to the
 // coordinator.
@@ -2432,10 +2482,12 @@ func (x *AdmitResponse) GetMembers() []*Peer {
 
 // ReadPageRequest reads a range of a page, at most 256 KiB.
 type ReadPageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Offset        uint32                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	Length        uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Hash   []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Offset uint32                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	Length uint32                 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// The asker takes the range compressed, if that makes it smaller.
+	Deflate       bool `protobuf:"varint,4,opt,name=deflate,proto3" json:"deflate,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2491,11 +2543,20 @@ func (x *ReadPageRequest) GetLength() uint32 {
 	return 0
 }
 
+func (x *ReadPageRequest) GetDeflate() bool {
+	if x != nil {
+		return x.Deflate
+	}
+	return false
+}
+
 type ReadPageResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	// Length of the whole page.
-	Size          uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Set when data is the range in raw DEFLATE (RFC 1951).
+	Deflated      bool `protobuf:"varint,3,opt,name=deflated,proto3" json:"deflated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2542,6 +2603,13 @@ func (x *ReadPageResponse) GetSize() uint32 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *ReadPageResponse) GetDeflated() bool {
+	if x != nil {
+		return x.Deflated
+	}
+	return false
 }
 
 // WritePageRequest stages a range of a page; the answer to the last range
@@ -2797,19 +2865,23 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"deviceName\"A\n" +
 	"\x05Error\x12$\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x10.ostrich.v1.CodeR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04text\"f\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"\x86\x01\n" +
 	"\aRefusal\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x122\n" +
-	"\vcoordinator\x18\x02 \x01(\v2\x10.ostrich.v1.PeerR\vcoordinator\"9\n" +
+	"\vcoordinator\x18\x02 \x01(\v2\x10.ostrich.v1.PeerR\vcoordinator\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\"9\n" +
 	"\aGoodbye\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06redial\x18\x02 \x01(\bR\x06redial\"\x06\n" +
 	"\x04Ping\"\x06\n" +
-	"\x04Pong\"Q\n" +
+	"\x04Pong\"\x83\x01\n" +
 	"\tHeartbeat\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\rR\arunning\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\rR\x06queued\x12\x12\n" +
-	"\x04load\x18\x03 \x01(\x01R\x04load\"7\n" +
+	"\x04load\x18\x03 \x01(\x01R\x04load\x120\n" +
+	"\x06member\x18\x04 \x01(\v2\x18.ostrich.v1.MemberReportR\x06member\"7\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\x04R\acounter\"\x9c\x01\n" +
@@ -2845,7 +2917,7 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\x06source\x18\x03 \x01(\tR\x06source\x12\x16\n" +
 	"\x06device\x18\x04 \x01(\tR\x06device\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12\x14\n" +
-	"\x05audit\x18\x06 \x01(\bR\x05audit\"\xb0\n" +
+	"\x05audit\x18\x06 \x01(\bR\x05audit\"\xfc\n" +
 	"\n" +
 	"\aRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12=\n" +
@@ -2874,9 +2946,9 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\n" +
 	"write_page\x18\x14 \x01(\v2\x1c.ostrich.v1.WritePageRequestH\x00R\twritePage\x12@\n" +
 	"\vhas_program\x18\x15 \x01(\v2\x1d.ostrich.v1.HasProgramRequestH\x00R\n" +
-	"hasProgramB\x06\n" +
-	"\x04kind\"\xee\n" +
-	"\n" +
+	"hasProgram\x12J\n" +
+	"\x0fset_device_mode\x18\x16 \x01(\v2 .ostrich.v1.SetDeviceModeRequestH\x00R\rsetDeviceModeB\x06\n" +
+	"\x04kind\"\xbb\v\n" +
 	"\bResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12'\n" +
 	"\x05error\x18\x02 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x12>\n" +
@@ -2905,7 +2977,8 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\n" +
 	"write_page\x18\x15 \x01(\v2\x1d.ostrich.v1.WritePageResponseH\x00R\twritePage\x12A\n" +
 	"\vhas_program\x18\x16 \x01(\v2\x1e.ostrich.v1.HasProgramResponseH\x00R\n" +
-	"hasProgramB\x06\n" +
+	"hasProgram\x12K\n" +
+	"\x0fset_device_mode\x18\x17 \x01(\v2!.ostrich.v1.SetDeviceModeResponseH\x00R\rsetDeviceModeB\x06\n" +
 	"\x04kind\";\n" +
 	"\fAdmitRequest\x12+\n" +
 	"\x04join\x18\x01 \x01(\v2\x17.ostrich.v1.JoinRequestR\x04join\"\xa0\x01\n" +
@@ -2916,14 +2989,16 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"generation\x12\x1d\n" +
 	"\n" +
 	"swarm_name\x18\x03 \x01(\tR\tswarmName\x12*\n" +
-	"\amembers\x18\x04 \x03(\v2\x10.ostrich.v1.PeerR\amembers\"U\n" +
+	"\amembers\x18\x04 \x03(\v2\x10.ostrich.v1.PeerR\amembers\"o\n" +
 	"\x0fReadPageRequest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\rR\x06offset\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\rR\x06length\":\n" +
+	"\x06length\x18\x03 \x01(\rR\x06length\x12\x18\n" +
+	"\adeflate\x18\x04 \x01(\bR\adeflate\"V\n" +
 	"\x10ReadPageResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"f\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1a\n" +
+	"\bdeflated\x18\x03 \x01(\bR\bdeflated\"f\n" +
 	"\x10WritePageRequest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
@@ -2968,76 +3043,79 @@ func file_p2p_wire_session_proto_rawDescGZIP() []byte {
 var file_p2p_wire_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_p2p_wire_session_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_p2p_wire_session_proto_goTypes = []any{
-	(Code)(0),                    // 0: ostrich.v1.Code
-	(*Frame)(nil),                // 1: ostrich.v1.Frame
-	(*Hello)(nil),                // 2: ostrich.v1.Hello
-	(*Challenge)(nil),            // 3: ostrich.v1.Challenge
-	(*Proof)(nil),                // 4: ostrich.v1.Proof
-	(*Welcome)(nil),              // 5: ostrich.v1.Welcome
-	(*Error)(nil),                // 6: ostrich.v1.Error
-	(*Refusal)(nil),              // 7: ostrich.v1.Refusal
-	(*Goodbye)(nil),              // 8: ostrich.v1.Goodbye
-	(*Ping)(nil),                 // 9: ostrich.v1.Ping
-	(*Pong)(nil),                 // 10: ostrich.v1.Pong
-	(*Heartbeat)(nil),            // 11: ostrich.v1.Heartbeat
-	(*Attempt)(nil),              // 12: ostrich.v1.Attempt
-	(*LeaseClaim)(nil),           // 13: ostrich.v1.LeaseClaim
-	(*Lease)(nil),                // 14: ostrich.v1.Lease
-	(*LeasedInput)(nil),          // 15: ostrich.v1.LeasedInput
-	(*CancelTasks)(nil),          // 16: ostrich.v1.CancelTasks
-	(*Results)(nil),              // 17: ostrich.v1.Results
-	(*ResultsAck)(nil),           // 18: ostrich.v1.ResultsAck
-	(*LogLine)(nil),              // 19: ostrich.v1.LogLine
-	(*Request)(nil),              // 20: ostrich.v1.Request
-	(*Response)(nil),             // 21: ostrich.v1.Response
-	(*AdmitRequest)(nil),         // 22: ostrich.v1.AdmitRequest
-	(*AdmitResponse)(nil),        // 23: ostrich.v1.AdmitResponse
-	(*ReadPageRequest)(nil),      // 24: ostrich.v1.ReadPageRequest
-	(*ReadPageResponse)(nil),     // 25: ostrich.v1.ReadPageResponse
-	(*WritePageRequest)(nil),     // 26: ostrich.v1.WritePageRequest
-	(*WritePageResponse)(nil),    // 27: ostrich.v1.WritePageResponse
-	(*HasProgramRequest)(nil),    // 28: ostrich.v1.HasProgramRequest
-	(*HasProgramResponse)(nil),   // 29: ostrich.v1.HasProgramResponse
-	(*DeviceProfile)(nil),        // 30: ostrich.v1.DeviceProfile
-	(Role)(0),                    // 31: ostrich.v1.Role
-	(*Peer)(nil),                 // 32: ostrich.v1.Peer
-	(*JobSpec)(nil),              // 33: ostrich.v1.JobSpec
-	(*Blob)(nil),                 // 34: ostrich.v1.Blob
-	(*TaskResult)(nil),           // 35: ostrich.v1.TaskResult
-	(*SubmitJobRequest)(nil),     // 36: ostrich.v1.SubmitJobRequest
-	(*AppendInputsRequest)(nil),  // 37: ostrich.v1.AppendInputsRequest
-	(*CloseInputsRequest)(nil),   // 38: ostrich.v1.CloseInputsRequest
-	(*CancelJobRequest)(nil),     // 39: ostrich.v1.CancelJobRequest
-	(*RetryJobRequest)(nil),      // 40: ostrich.v1.RetryJobRequest
-	(*RemoveJobRequest)(nil),     // 41: ostrich.v1.RemoveJobRequest
-	(*ListJobsRequest)(nil),      // 42: ostrich.v1.ListJobsRequest
-	(*GetJobRequest)(nil),        // 43: ostrich.v1.GetJobRequest
-	(*ReadResultsRequest)(nil),   // 44: ostrich.v1.ReadResultsRequest
-	(*ListDevicesRequest)(nil),   // 45: ostrich.v1.ListDevicesRequest
-	(*RenameDeviceRequest)(nil),  // 46: ostrich.v1.RenameDeviceRequest
-	(*RemoveDeviceRequest)(nil),  // 47: ostrich.v1.RemoveDeviceRequest
-	(*GetViewRequest)(nil),       // 48: ostrich.v1.GetViewRequest
-	(*CreateInviteRequest)(nil),  // 49: ostrich.v1.CreateInviteRequest
-	(*ListInvitesRequest)(nil),   // 50: ostrich.v1.ListInvitesRequest
-	(*RevokeInviteRequest)(nil),  // 51: ostrich.v1.RevokeInviteRequest
-	(*SubmitJobResponse)(nil),    // 52: ostrich.v1.SubmitJobResponse
-	(*AppendInputsResponse)(nil), // 53: ostrich.v1.AppendInputsResponse
-	(*CloseInputsResponse)(nil),  // 54: ostrich.v1.CloseInputsResponse
-	(*CancelJobResponse)(nil),    // 55: ostrich.v1.CancelJobResponse
-	(*RetryJobResponse)(nil),     // 56: ostrich.v1.RetryJobResponse
-	(*RemoveJobResponse)(nil),    // 57: ostrich.v1.RemoveJobResponse
-	(*ListJobsResponse)(nil),     // 58: ostrich.v1.ListJobsResponse
-	(*GetJobResponse)(nil),       // 59: ostrich.v1.GetJobResponse
-	(*ReadResultsResponse)(nil),  // 60: ostrich.v1.ReadResultsResponse
-	(*ListDevicesResponse)(nil),  // 61: ostrich.v1.ListDevicesResponse
-	(*RenameDeviceResponse)(nil), // 62: ostrich.v1.RenameDeviceResponse
-	(*RemoveDeviceResponse)(nil), // 63: ostrich.v1.RemoveDeviceResponse
-	(*GetViewResponse)(nil),      // 64: ostrich.v1.GetViewResponse
-	(*CreateInviteResponse)(nil), // 65: ostrich.v1.CreateInviteResponse
-	(*ListInvitesResponse)(nil),  // 66: ostrich.v1.ListInvitesResponse
-	(*RevokeInviteResponse)(nil), // 67: ostrich.v1.RevokeInviteResponse
-	(*JoinRequest)(nil),          // 68: ostrich.v1.JoinRequest
-	(*Program)(nil),              // 69: ostrich.v1.Program
+	(Code)(0),                     // 0: ostrich.v1.Code
+	(*Frame)(nil),                 // 1: ostrich.v1.Frame
+	(*Hello)(nil),                 // 2: ostrich.v1.Hello
+	(*Challenge)(nil),             // 3: ostrich.v1.Challenge
+	(*Proof)(nil),                 // 4: ostrich.v1.Proof
+	(*Welcome)(nil),               // 5: ostrich.v1.Welcome
+	(*Error)(nil),                 // 6: ostrich.v1.Error
+	(*Refusal)(nil),               // 7: ostrich.v1.Refusal
+	(*Goodbye)(nil),               // 8: ostrich.v1.Goodbye
+	(*Ping)(nil),                  // 9: ostrich.v1.Ping
+	(*Pong)(nil),                  // 10: ostrich.v1.Pong
+	(*Heartbeat)(nil),             // 11: ostrich.v1.Heartbeat
+	(*Attempt)(nil),               // 12: ostrich.v1.Attempt
+	(*LeaseClaim)(nil),            // 13: ostrich.v1.LeaseClaim
+	(*Lease)(nil),                 // 14: ostrich.v1.Lease
+	(*LeasedInput)(nil),           // 15: ostrich.v1.LeasedInput
+	(*CancelTasks)(nil),           // 16: ostrich.v1.CancelTasks
+	(*Results)(nil),               // 17: ostrich.v1.Results
+	(*ResultsAck)(nil),            // 18: ostrich.v1.ResultsAck
+	(*LogLine)(nil),               // 19: ostrich.v1.LogLine
+	(*Request)(nil),               // 20: ostrich.v1.Request
+	(*Response)(nil),              // 21: ostrich.v1.Response
+	(*AdmitRequest)(nil),          // 22: ostrich.v1.AdmitRequest
+	(*AdmitResponse)(nil),         // 23: ostrich.v1.AdmitResponse
+	(*ReadPageRequest)(nil),       // 24: ostrich.v1.ReadPageRequest
+	(*ReadPageResponse)(nil),      // 25: ostrich.v1.ReadPageResponse
+	(*WritePageRequest)(nil),      // 26: ostrich.v1.WritePageRequest
+	(*WritePageResponse)(nil),     // 27: ostrich.v1.WritePageResponse
+	(*HasProgramRequest)(nil),     // 28: ostrich.v1.HasProgramRequest
+	(*HasProgramResponse)(nil),    // 29: ostrich.v1.HasProgramResponse
+	(*DeviceProfile)(nil),         // 30: ostrich.v1.DeviceProfile
+	(Role)(0),                     // 31: ostrich.v1.Role
+	(*Peer)(nil),                  // 32: ostrich.v1.Peer
+	(*MemberReport)(nil),          // 33: ostrich.v1.MemberReport
+	(*JobSpec)(nil),               // 34: ostrich.v1.JobSpec
+	(*Blob)(nil),                  // 35: ostrich.v1.Blob
+	(*TaskResult)(nil),            // 36: ostrich.v1.TaskResult
+	(*SubmitJobRequest)(nil),      // 37: ostrich.v1.SubmitJobRequest
+	(*AppendInputsRequest)(nil),   // 38: ostrich.v1.AppendInputsRequest
+	(*CloseInputsRequest)(nil),    // 39: ostrich.v1.CloseInputsRequest
+	(*CancelJobRequest)(nil),      // 40: ostrich.v1.CancelJobRequest
+	(*RetryJobRequest)(nil),       // 41: ostrich.v1.RetryJobRequest
+	(*RemoveJobRequest)(nil),      // 42: ostrich.v1.RemoveJobRequest
+	(*ListJobsRequest)(nil),       // 43: ostrich.v1.ListJobsRequest
+	(*GetJobRequest)(nil),         // 44: ostrich.v1.GetJobRequest
+	(*ReadResultsRequest)(nil),    // 45: ostrich.v1.ReadResultsRequest
+	(*ListDevicesRequest)(nil),    // 46: ostrich.v1.ListDevicesRequest
+	(*RenameDeviceRequest)(nil),   // 47: ostrich.v1.RenameDeviceRequest
+	(*RemoveDeviceRequest)(nil),   // 48: ostrich.v1.RemoveDeviceRequest
+	(*GetViewRequest)(nil),        // 49: ostrich.v1.GetViewRequest
+	(*CreateInviteRequest)(nil),   // 50: ostrich.v1.CreateInviteRequest
+	(*ListInvitesRequest)(nil),    // 51: ostrich.v1.ListInvitesRequest
+	(*RevokeInviteRequest)(nil),   // 52: ostrich.v1.RevokeInviteRequest
+	(*SetDeviceModeRequest)(nil),  // 53: ostrich.v1.SetDeviceModeRequest
+	(*SubmitJobResponse)(nil),     // 54: ostrich.v1.SubmitJobResponse
+	(*AppendInputsResponse)(nil),  // 55: ostrich.v1.AppendInputsResponse
+	(*CloseInputsResponse)(nil),   // 56: ostrich.v1.CloseInputsResponse
+	(*CancelJobResponse)(nil),     // 57: ostrich.v1.CancelJobResponse
+	(*RetryJobResponse)(nil),      // 58: ostrich.v1.RetryJobResponse
+	(*RemoveJobResponse)(nil),     // 59: ostrich.v1.RemoveJobResponse
+	(*ListJobsResponse)(nil),      // 60: ostrich.v1.ListJobsResponse
+	(*GetJobResponse)(nil),        // 61: ostrich.v1.GetJobResponse
+	(*ReadResultsResponse)(nil),   // 62: ostrich.v1.ReadResultsResponse
+	(*ListDevicesResponse)(nil),   // 63: ostrich.v1.ListDevicesResponse
+	(*RenameDeviceResponse)(nil),  // 64: ostrich.v1.RenameDeviceResponse
+	(*RemoveDeviceResponse)(nil),  // 65: ostrich.v1.RemoveDeviceResponse
+	(*GetViewResponse)(nil),       // 66: ostrich.v1.GetViewResponse
+	(*CreateInviteResponse)(nil),  // 67: ostrich.v1.CreateInviteResponse
+	(*ListInvitesResponse)(nil),   // 68: ostrich.v1.ListInvitesResponse
+	(*RevokeInviteResponse)(nil),  // 69: ostrich.v1.RevokeInviteResponse
+	(*SetDeviceModeResponse)(nil), // 70: ostrich.v1.SetDeviceModeResponse
+	(*JoinRequest)(nil),           // 71: ostrich.v1.JoinRequest
+	(*Program)(nil),               // 72: ostrich.v1.Program
 }
 var file_p2p_wire_session_proto_depIdxs = []int32{
 	2,  // 0: ostrich.v1.Frame.hello:type_name -> ostrich.v1.Hello
@@ -3063,65 +3141,68 @@ var file_p2p_wire_session_proto_depIdxs = []int32{
 	0,  // 20: ostrich.v1.Error.code:type_name -> ostrich.v1.Code
 	6,  // 21: ostrich.v1.Refusal.error:type_name -> ostrich.v1.Error
 	32, // 22: ostrich.v1.Refusal.coordinator:type_name -> ostrich.v1.Peer
-	12, // 23: ostrich.v1.LeaseClaim.attempt:type_name -> ostrich.v1.Attempt
-	13, // 24: ostrich.v1.Lease.claim:type_name -> ostrich.v1.LeaseClaim
-	33, // 25: ostrich.v1.Lease.spec:type_name -> ostrich.v1.JobSpec
-	15, // 26: ostrich.v1.Lease.inputs:type_name -> ostrich.v1.LeasedInput
-	34, // 27: ostrich.v1.LeasedInput.blob:type_name -> ostrich.v1.Blob
-	12, // 28: ostrich.v1.CancelTasks.attempt:type_name -> ostrich.v1.Attempt
-	12, // 29: ostrich.v1.Results.attempt:type_name -> ostrich.v1.Attempt
-	35, // 30: ostrich.v1.Results.results:type_name -> ostrich.v1.TaskResult
-	12, // 31: ostrich.v1.ResultsAck.attempt:type_name -> ostrich.v1.Attempt
-	36, // 32: ostrich.v1.Request.submit_job:type_name -> ostrich.v1.SubmitJobRequest
-	37, // 33: ostrich.v1.Request.append_inputs:type_name -> ostrich.v1.AppendInputsRequest
-	38, // 34: ostrich.v1.Request.close_inputs:type_name -> ostrich.v1.CloseInputsRequest
-	39, // 35: ostrich.v1.Request.cancel_job:type_name -> ostrich.v1.CancelJobRequest
-	40, // 36: ostrich.v1.Request.retry_job:type_name -> ostrich.v1.RetryJobRequest
-	41, // 37: ostrich.v1.Request.remove_job:type_name -> ostrich.v1.RemoveJobRequest
-	42, // 38: ostrich.v1.Request.list_jobs:type_name -> ostrich.v1.ListJobsRequest
-	43, // 39: ostrich.v1.Request.get_job:type_name -> ostrich.v1.GetJobRequest
-	44, // 40: ostrich.v1.Request.read_results:type_name -> ostrich.v1.ReadResultsRequest
-	45, // 41: ostrich.v1.Request.list_devices:type_name -> ostrich.v1.ListDevicesRequest
-	46, // 42: ostrich.v1.Request.rename_device:type_name -> ostrich.v1.RenameDeviceRequest
-	47, // 43: ostrich.v1.Request.remove_device:type_name -> ostrich.v1.RemoveDeviceRequest
-	48, // 44: ostrich.v1.Request.get_view:type_name -> ostrich.v1.GetViewRequest
-	49, // 45: ostrich.v1.Request.create_invite:type_name -> ostrich.v1.CreateInviteRequest
-	50, // 46: ostrich.v1.Request.list_invites:type_name -> ostrich.v1.ListInvitesRequest
-	51, // 47: ostrich.v1.Request.revoke_invite:type_name -> ostrich.v1.RevokeInviteRequest
-	22, // 48: ostrich.v1.Request.admit:type_name -> ostrich.v1.AdmitRequest
-	24, // 49: ostrich.v1.Request.read_page:type_name -> ostrich.v1.ReadPageRequest
-	26, // 50: ostrich.v1.Request.write_page:type_name -> ostrich.v1.WritePageRequest
-	28, // 51: ostrich.v1.Request.has_program:type_name -> ostrich.v1.HasProgramRequest
-	6,  // 52: ostrich.v1.Response.error:type_name -> ostrich.v1.Error
-	52, // 53: ostrich.v1.Response.submit_job:type_name -> ostrich.v1.SubmitJobResponse
-	53, // 54: ostrich.v1.Response.append_inputs:type_name -> ostrich.v1.AppendInputsResponse
-	54, // 55: ostrich.v1.Response.close_inputs:type_name -> ostrich.v1.CloseInputsResponse
-	55, // 56: ostrich.v1.Response.cancel_job:type_name -> ostrich.v1.CancelJobResponse
-	56, // 57: ostrich.v1.Response.retry_job:type_name -> ostrich.v1.RetryJobResponse
-	57, // 58: ostrich.v1.Response.remove_job:type_name -> ostrich.v1.RemoveJobResponse
-	58, // 59: ostrich.v1.Response.list_jobs:type_name -> ostrich.v1.ListJobsResponse
-	59, // 60: ostrich.v1.Response.get_job:type_name -> ostrich.v1.GetJobResponse
-	60, // 61: ostrich.v1.Response.read_results:type_name -> ostrich.v1.ReadResultsResponse
-	61, // 62: ostrich.v1.Response.list_devices:type_name -> ostrich.v1.ListDevicesResponse
-	62, // 63: ostrich.v1.Response.rename_device:type_name -> ostrich.v1.RenameDeviceResponse
-	63, // 64: ostrich.v1.Response.remove_device:type_name -> ostrich.v1.RemoveDeviceResponse
-	64, // 65: ostrich.v1.Response.get_view:type_name -> ostrich.v1.GetViewResponse
-	65, // 66: ostrich.v1.Response.create_invite:type_name -> ostrich.v1.CreateInviteResponse
-	66, // 67: ostrich.v1.Response.list_invites:type_name -> ostrich.v1.ListInvitesResponse
-	67, // 68: ostrich.v1.Response.revoke_invite:type_name -> ostrich.v1.RevokeInviteResponse
-	23, // 69: ostrich.v1.Response.admit:type_name -> ostrich.v1.AdmitResponse
-	25, // 70: ostrich.v1.Response.read_page:type_name -> ostrich.v1.ReadPageResponse
-	27, // 71: ostrich.v1.Response.write_page:type_name -> ostrich.v1.WritePageResponse
-	29, // 72: ostrich.v1.Response.has_program:type_name -> ostrich.v1.HasProgramResponse
-	68, // 73: ostrich.v1.AdmitRequest.join:type_name -> ostrich.v1.JoinRequest
-	31, // 74: ostrich.v1.AdmitResponse.role:type_name -> ostrich.v1.Role
-	32, // 75: ostrich.v1.AdmitResponse.members:type_name -> ostrich.v1.Peer
-	69, // 76: ostrich.v1.HasProgramResponse.program:type_name -> ostrich.v1.Program
-	77, // [77:77] is the sub-list for method output_type
-	77, // [77:77] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	33, // 23: ostrich.v1.Heartbeat.member:type_name -> ostrich.v1.MemberReport
+	12, // 24: ostrich.v1.LeaseClaim.attempt:type_name -> ostrich.v1.Attempt
+	13, // 25: ostrich.v1.Lease.claim:type_name -> ostrich.v1.LeaseClaim
+	34, // 26: ostrich.v1.Lease.spec:type_name -> ostrich.v1.JobSpec
+	15, // 27: ostrich.v1.Lease.inputs:type_name -> ostrich.v1.LeasedInput
+	35, // 28: ostrich.v1.LeasedInput.blob:type_name -> ostrich.v1.Blob
+	12, // 29: ostrich.v1.CancelTasks.attempt:type_name -> ostrich.v1.Attempt
+	12, // 30: ostrich.v1.Results.attempt:type_name -> ostrich.v1.Attempt
+	36, // 31: ostrich.v1.Results.results:type_name -> ostrich.v1.TaskResult
+	12, // 32: ostrich.v1.ResultsAck.attempt:type_name -> ostrich.v1.Attempt
+	37, // 33: ostrich.v1.Request.submit_job:type_name -> ostrich.v1.SubmitJobRequest
+	38, // 34: ostrich.v1.Request.append_inputs:type_name -> ostrich.v1.AppendInputsRequest
+	39, // 35: ostrich.v1.Request.close_inputs:type_name -> ostrich.v1.CloseInputsRequest
+	40, // 36: ostrich.v1.Request.cancel_job:type_name -> ostrich.v1.CancelJobRequest
+	41, // 37: ostrich.v1.Request.retry_job:type_name -> ostrich.v1.RetryJobRequest
+	42, // 38: ostrich.v1.Request.remove_job:type_name -> ostrich.v1.RemoveJobRequest
+	43, // 39: ostrich.v1.Request.list_jobs:type_name -> ostrich.v1.ListJobsRequest
+	44, // 40: ostrich.v1.Request.get_job:type_name -> ostrich.v1.GetJobRequest
+	45, // 41: ostrich.v1.Request.read_results:type_name -> ostrich.v1.ReadResultsRequest
+	46, // 42: ostrich.v1.Request.list_devices:type_name -> ostrich.v1.ListDevicesRequest
+	47, // 43: ostrich.v1.Request.rename_device:type_name -> ostrich.v1.RenameDeviceRequest
+	48, // 44: ostrich.v1.Request.remove_device:type_name -> ostrich.v1.RemoveDeviceRequest
+	49, // 45: ostrich.v1.Request.get_view:type_name -> ostrich.v1.GetViewRequest
+	50, // 46: ostrich.v1.Request.create_invite:type_name -> ostrich.v1.CreateInviteRequest
+	51, // 47: ostrich.v1.Request.list_invites:type_name -> ostrich.v1.ListInvitesRequest
+	52, // 48: ostrich.v1.Request.revoke_invite:type_name -> ostrich.v1.RevokeInviteRequest
+	22, // 49: ostrich.v1.Request.admit:type_name -> ostrich.v1.AdmitRequest
+	24, // 50: ostrich.v1.Request.read_page:type_name -> ostrich.v1.ReadPageRequest
+	26, // 51: ostrich.v1.Request.write_page:type_name -> ostrich.v1.WritePageRequest
+	28, // 52: ostrich.v1.Request.has_program:type_name -> ostrich.v1.HasProgramRequest
+	53, // 53: ostrich.v1.Request.set_device_mode:type_name -> ostrich.v1.SetDeviceModeRequest
+	6,  // 54: ostrich.v1.Response.error:type_name -> ostrich.v1.Error
+	54, // 55: ostrich.v1.Response.submit_job:type_name -> ostrich.v1.SubmitJobResponse
+	55, // 56: ostrich.v1.Response.append_inputs:type_name -> ostrich.v1.AppendInputsResponse
+	56, // 57: ostrich.v1.Response.close_inputs:type_name -> ostrich.v1.CloseInputsResponse
+	57, // 58: ostrich.v1.Response.cancel_job:type_name -> ostrich.v1.CancelJobResponse
+	58, // 59: ostrich.v1.Response.retry_job:type_name -> ostrich.v1.RetryJobResponse
+	59, // 60: ostrich.v1.Response.remove_job:type_name -> ostrich.v1.RemoveJobResponse
+	60, // 61: ostrich.v1.Response.list_jobs:type_name -> ostrich.v1.ListJobsResponse
+	61, // 62: ostrich.v1.Response.get_job:type_name -> ostrich.v1.GetJobResponse
+	62, // 63: ostrich.v1.Response.read_results:type_name -> ostrich.v1.ReadResultsResponse
+	63, // 64: ostrich.v1.Response.list_devices:type_name -> ostrich.v1.ListDevicesResponse
+	64, // 65: ostrich.v1.Response.rename_device:type_name -> ostrich.v1.RenameDeviceResponse
+	65, // 66: ostrich.v1.Response.remove_device:type_name -> ostrich.v1.RemoveDeviceResponse
+	66, // 67: ostrich.v1.Response.get_view:type_name -> ostrich.v1.GetViewResponse
+	67, // 68: ostrich.v1.Response.create_invite:type_name -> ostrich.v1.CreateInviteResponse
+	68, // 69: ostrich.v1.Response.list_invites:type_name -> ostrich.v1.ListInvitesResponse
+	69, // 70: ostrich.v1.Response.revoke_invite:type_name -> ostrich.v1.RevokeInviteResponse
+	23, // 71: ostrich.v1.Response.admit:type_name -> ostrich.v1.AdmitResponse
+	25, // 72: ostrich.v1.Response.read_page:type_name -> ostrich.v1.ReadPageResponse
+	27, // 73: ostrich.v1.Response.write_page:type_name -> ostrich.v1.WritePageResponse
+	29, // 74: ostrich.v1.Response.has_program:type_name -> ostrich.v1.HasProgramResponse
+	70, // 75: ostrich.v1.Response.set_device_mode:type_name -> ostrich.v1.SetDeviceModeResponse
+	71, // 76: ostrich.v1.AdmitRequest.join:type_name -> ostrich.v1.JoinRequest
+	31, // 77: ostrich.v1.AdmitResponse.role:type_name -> ostrich.v1.Role
+	32, // 78: ostrich.v1.AdmitResponse.members:type_name -> ostrich.v1.Peer
+	72, // 79: ostrich.v1.HasProgramResponse.program:type_name -> ostrich.v1.Program
+	80, // [80:80] is the sub-list for method output_type
+	80, // [80:80] is the sub-list for method input_type
+	80, // [80:80] is the sub-list for extension type_name
+	80, // [80:80] is the sub-list for extension extendee
+	0,  // [0:80] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_session_proto_init() }
@@ -3171,6 +3252,7 @@ func file_p2p_wire_session_proto_init() {
 		(*Request_ReadPage)(nil),
 		(*Request_WritePage)(nil),
 		(*Request_HasProgram)(nil),
+		(*Request_SetDeviceMode)(nil),
 	}
 	file_p2p_wire_session_proto_msgTypes[20].OneofWrappers = []any{
 		(*Response_SubmitJob)(nil),
@@ -3193,6 +3275,7 @@ func file_p2p_wire_session_proto_init() {
 		(*Response_ReadPage)(nil),
 		(*Response_WritePage)(nil),
 		(*Response_HasProgram)(nil),
+		(*Response_SetDeviceMode)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -69,6 +69,14 @@ const (
 	ControlRevokeInviteProcedure = "/ostrich.v1.Control/RevokeInvite"
 	// ControlStreamLogsProcedure is the fully-qualified name of the Control's StreamLogs RPC.
 	ControlStreamLogsProcedure = "/ostrich.v1.Control/StreamLogs"
+	// ControlRemoveDeviceProcedure is the fully-qualified name of the Control's RemoveDevice RPC.
+	ControlRemoveDeviceProcedure = "/ostrich.v1.Control/RemoveDevice"
+	// ControlSetDeviceModeProcedure is the fully-qualified name of the Control's SetDeviceMode RPC.
+	ControlSetDeviceModeProcedure = "/ostrich.v1.Control/SetDeviceMode"
+	// ControlRecoverProcedure is the fully-qualified name of the Control's Recover RPC.
+	ControlRecoverProcedure = "/ostrich.v1.Control/Recover"
+	// ControlDiagnoseProcedure is the fully-qualified name of the Control's Diagnose RPC.
+	ControlDiagnoseProcedure = "/ostrich.v1.Control/Diagnose"
 	// ControlLeaveProcedure is the fully-qualified name of the Control's Leave RPC.
 	ControlLeaveProcedure = "/ostrich.v1.Control/Leave"
 	// ControlStopProcedure is the fully-qualified name of the Control's Stop RPC.
@@ -100,6 +108,13 @@ type ControlClient interface {
 	ListInvites(context.Context, *connect.Request[wire.ListInvitesRequest]) (*connect.Response[wire.ListInvitesResponse], error)
 	RevokeInvite(context.Context, *connect.Request[wire.RevokeInviteRequest]) (*connect.Response[wire.RevokeInviteResponse], error)
 	StreamLogs(context.Context, *connect.Request[wire.StreamLogsRequest]) (*connect.ServerStreamForClient[wire.StreamLogsResponse], error)
+	RemoveDevice(context.Context, *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error)
+	SetDeviceMode(context.Context, *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error)
+	// Recover makes this member alone the swarm's memory when most voters are
+	// lost; without confirm it only says what that would mean.
+	Recover(context.Context, *connect.Request[wire.RecoverRequest]) (*connect.Response[wire.RecoverResponse], error)
+	// Diagnose says what is wrong with this node and its swarm, and what to do.
+	Diagnose(context.Context, *connect.Request[wire.DiagnoseRequest]) (*connect.Response[wire.DiagnoseResponse], error)
 	// Leave takes this device out of the swarm and ends the node.
 	Leave(context.Context, *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error)
 	// Stop ends the node; the answer comes when it has begun.
@@ -225,6 +240,30 @@ func NewControlClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithSchema(controlMethods.ByName("StreamLogs")),
 			connect.WithClientOptions(opts...),
 		),
+		removeDevice: connect.NewClient[wire.RemoveDeviceRequest, wire.RemoveDeviceResponse](
+			httpClient,
+			baseURL+ControlRemoveDeviceProcedure,
+			connect.WithSchema(controlMethods.ByName("RemoveDevice")),
+			connect.WithClientOptions(opts...),
+		),
+		setDeviceMode: connect.NewClient[wire.SetDeviceModeRequest, wire.SetDeviceModeResponse](
+			httpClient,
+			baseURL+ControlSetDeviceModeProcedure,
+			connect.WithSchema(controlMethods.ByName("SetDeviceMode")),
+			connect.WithClientOptions(opts...),
+		),
+		recover: connect.NewClient[wire.RecoverRequest, wire.RecoverResponse](
+			httpClient,
+			baseURL+ControlRecoverProcedure,
+			connect.WithSchema(controlMethods.ByName("Recover")),
+			connect.WithClientOptions(opts...),
+		),
+		diagnose: connect.NewClient[wire.DiagnoseRequest, wire.DiagnoseResponse](
+			httpClient,
+			baseURL+ControlDiagnoseProcedure,
+			connect.WithSchema(controlMethods.ByName("Diagnose")),
+			connect.WithClientOptions(opts...),
+		),
 		leave: connect.NewClient[wire.LeaveRequest, wire.LeaveResponse](
 			httpClient,
 			baseURL+ControlLeaveProcedure,
@@ -260,6 +299,10 @@ type controlClient struct {
 	listInvites   *connect.Client[wire.ListInvitesRequest, wire.ListInvitesResponse]
 	revokeInvite  *connect.Client[wire.RevokeInviteRequest, wire.RevokeInviteResponse]
 	streamLogs    *connect.Client[wire.StreamLogsRequest, wire.StreamLogsResponse]
+	removeDevice  *connect.Client[wire.RemoveDeviceRequest, wire.RemoveDeviceResponse]
+	setDeviceMode *connect.Client[wire.SetDeviceModeRequest, wire.SetDeviceModeResponse]
+	recover       *connect.Client[wire.RecoverRequest, wire.RecoverResponse]
+	diagnose      *connect.Client[wire.DiagnoseRequest, wire.DiagnoseResponse]
 	leave         *connect.Client[wire.LeaveRequest, wire.LeaveResponse]
 	stop          *connect.Client[wire.StopRequest, wire.StopResponse]
 }
@@ -354,6 +397,26 @@ func (c *controlClient) StreamLogs(ctx context.Context, req *connect.Request[wir
 	return c.streamLogs.CallServerStream(ctx, req)
 }
 
+// RemoveDevice calls ostrich.v1.Control.RemoveDevice.
+func (c *controlClient) RemoveDevice(ctx context.Context, req *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error) {
+	return c.removeDevice.CallUnary(ctx, req)
+}
+
+// SetDeviceMode calls ostrich.v1.Control.SetDeviceMode.
+func (c *controlClient) SetDeviceMode(ctx context.Context, req *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error) {
+	return c.setDeviceMode.CallUnary(ctx, req)
+}
+
+// Recover calls ostrich.v1.Control.Recover.
+func (c *controlClient) Recover(ctx context.Context, req *connect.Request[wire.RecoverRequest]) (*connect.Response[wire.RecoverResponse], error) {
+	return c.recover.CallUnary(ctx, req)
+}
+
+// Diagnose calls ostrich.v1.Control.Diagnose.
+func (c *controlClient) Diagnose(ctx context.Context, req *connect.Request[wire.DiagnoseRequest]) (*connect.Response[wire.DiagnoseResponse], error) {
+	return c.diagnose.CallUnary(ctx, req)
+}
+
 // Leave calls ostrich.v1.Control.Leave.
 func (c *controlClient) Leave(ctx context.Context, req *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error) {
 	return c.leave.CallUnary(ctx, req)
@@ -389,6 +452,13 @@ type ControlHandler interface {
 	ListInvites(context.Context, *connect.Request[wire.ListInvitesRequest]) (*connect.Response[wire.ListInvitesResponse], error)
 	RevokeInvite(context.Context, *connect.Request[wire.RevokeInviteRequest]) (*connect.Response[wire.RevokeInviteResponse], error)
 	StreamLogs(context.Context, *connect.Request[wire.StreamLogsRequest], *connect.ServerStream[wire.StreamLogsResponse]) error
+	RemoveDevice(context.Context, *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error)
+	SetDeviceMode(context.Context, *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error)
+	// Recover makes this member alone the swarm's memory when most voters are
+	// lost; without confirm it only says what that would mean.
+	Recover(context.Context, *connect.Request[wire.RecoverRequest]) (*connect.Response[wire.RecoverResponse], error)
+	// Diagnose says what is wrong with this node and its swarm, and what to do.
+	Diagnose(context.Context, *connect.Request[wire.DiagnoseRequest]) (*connect.Response[wire.DiagnoseResponse], error)
 	// Leave takes this device out of the swarm and ends the node.
 	Leave(context.Context, *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error)
 	// Stop ends the node; the answer comes when it has begun.
@@ -510,6 +580,30 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 		connect.WithSchema(controlMethods.ByName("StreamLogs")),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlRemoveDeviceHandler := connect.NewUnaryHandler(
+		ControlRemoveDeviceProcedure,
+		svc.RemoveDevice,
+		connect.WithSchema(controlMethods.ByName("RemoveDevice")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlSetDeviceModeHandler := connect.NewUnaryHandler(
+		ControlSetDeviceModeProcedure,
+		svc.SetDeviceMode,
+		connect.WithSchema(controlMethods.ByName("SetDeviceMode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlRecoverHandler := connect.NewUnaryHandler(
+		ControlRecoverProcedure,
+		svc.Recover,
+		connect.WithSchema(controlMethods.ByName("Recover")),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlDiagnoseHandler := connect.NewUnaryHandler(
+		ControlDiagnoseProcedure,
+		svc.Diagnose,
+		connect.WithSchema(controlMethods.ByName("Diagnose")),
+		connect.WithHandlerOptions(opts...),
+	)
 	controlLeaveHandler := connect.NewUnaryHandler(
 		ControlLeaveProcedure,
 		svc.Leave,
@@ -560,6 +654,14 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 			controlRevokeInviteHandler.ServeHTTP(w, r)
 		case ControlStreamLogsProcedure:
 			controlStreamLogsHandler.ServeHTTP(w, r)
+		case ControlRemoveDeviceProcedure:
+			controlRemoveDeviceHandler.ServeHTTP(w, r)
+		case ControlSetDeviceModeProcedure:
+			controlSetDeviceModeHandler.ServeHTTP(w, r)
+		case ControlRecoverProcedure:
+			controlRecoverHandler.ServeHTTP(w, r)
+		case ControlDiagnoseProcedure:
+			controlDiagnoseHandler.ServeHTTP(w, r)
 		case ControlLeaveProcedure:
 			controlLeaveHandler.ServeHTTP(w, r)
 		case ControlStopProcedure:
@@ -643,6 +745,22 @@ func (UnimplementedControlHandler) RevokeInvite(context.Context, *connect.Reques
 
 func (UnimplementedControlHandler) StreamLogs(context.Context, *connect.Request[wire.StreamLogsRequest], *connect.ServerStream[wire.StreamLogsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("ostrich.v1.Control.StreamLogs is not implemented"))
+}
+
+func (UnimplementedControlHandler) RemoveDevice(context.Context, *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ostrich.v1.Control.RemoveDevice is not implemented"))
+}
+
+func (UnimplementedControlHandler) SetDeviceMode(context.Context, *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ostrich.v1.Control.SetDeviceMode is not implemented"))
+}
+
+func (UnimplementedControlHandler) Recover(context.Context, *connect.Request[wire.RecoverRequest]) (*connect.Response[wire.RecoverResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ostrich.v1.Control.Recover is not implemented"))
+}
+
+func (UnimplementedControlHandler) Diagnose(context.Context, *connect.Request[wire.DiagnoseRequest]) (*connect.Response[wire.DiagnoseResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("ostrich.v1.Control.Diagnose is not implemented"))
 }
 
 func (UnimplementedControlHandler) Leave(context.Context, *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error) {
