@@ -2,6 +2,7 @@ package p2p
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -77,6 +78,30 @@ func TestAStrangerIsCutOffUnlessItBecomesKnown(t *testing.T) {
 	}
 	reg.set(known.ID(), wire.Role_ROLE_UNSPECIFIED)
 	eventually(t, "the removed device to be cut off", func() bool { return !member.Connected(known.ID()) })
+}
+
+func TestARemovedDeviceIsToldSo(t *testing.T) {
+	var removed atomic.Value
+	reg := newRegistry()
+	member := device(t, reg, wire.Role_ROLE_MEMBER, func(c *Config, _ *timing) {
+		c.Removed = func(id wire.DeviceID) bool { return id == removed.Load() }
+	})
+	echo(member, wire.Role_ROLE_WORKER)
+	s := stranger(t, member)
+	for _, c := range []struct {
+		removed wire.DeviceID
+		want    wire.Code
+	}{{"", wire.Code_CODE_DENIED}, {s.ID(), wire.Code_CODE_REMOVED}} {
+		removed.Store(c.removed)
+		stream, err := s.Open(t.Context(), member.ID(), testProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := roundTrip(stream); wire.CodeOf(err) != c.want {
+			t.Errorf("removed %q: %v, want %v", c.removed, err, c.want)
+		}
+		stream.Reset()
+	}
 }
 
 func TestConnectionsOfStrangersAreBounded(t *testing.T) {

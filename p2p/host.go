@@ -46,6 +46,10 @@ type Config struct {
 	// and for a removed device. It is called often and from many goroutines,
 	// and must answer from memory. Nil means that all are strangers.
 	Role func(wire.DeviceID) wire.Role
+	// Removed reports whether a device was taken out of the swarm: it is told
+	// so when it opens a stream, where strangers learn nothing. Like Role in all
+	// else; nil means that none was.
+	Removed func(wire.DeviceID) bool
 	// PeersFile keeps the members and their addresses across restarts; ""
 	// keeps nothing.
 	PeersFile string
@@ -114,6 +118,9 @@ func newHost(cfg Config, t timing) (*Host, error) {
 	}
 	if cfg.Role == nil {
 		cfg.Role = func(wire.DeviceID) wire.Role { return wire.Role_ROLE_UNSPECIFIED }
+	}
+	if cfg.Removed == nil {
+		cfg.Removed = func(wire.DeviceID) bool { return false }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -18,6 +18,10 @@ import (
 // answer to its protocol.
 const closeWait = time.Second
 
+// streamRemoved is the code of a reset that tells a device that it was removed;
+// libp2p leaves codes of this range to applications.
+const streamRemoved network.StreamErrorCode = 0x6f737401
+
 // Stream is one byte stream to a device, a net.Conn. Reads and writes may run
 // side by side; its addresses are device IDs.
 type Stream struct {
@@ -34,7 +38,7 @@ func (s *Stream) Remote() wire.DeviceID { return s.remote }
 
 // Read reads from the stream. io.EOF means that the other side has closed its
 // half in good order. When the other side has refused the protocol, the error
-// has CODE_DENIED, CODE_EXHAUSTED or CODE_VERSION.
+// has CODE_DENIED, CODE_REMOVED, CODE_EXHAUSTED or CODE_VERSION.
 func (s *Stream) Read(p []byte) (int, error) {
 	var n int
 	var err error
@@ -68,6 +72,8 @@ func (s *Stream) explain(err error) error {
 	var reset *network.StreamError
 	if errors.As(err, &reset) && reset.Remote {
 		switch reset.ErrorCode {
+		case streamRemoved:
+			return wire.Errorf(wire.Code_CODE_REMOVED, "device %s says that this device was removed from the swarm", s.remote.Short())
 		case network.StreamGated:
 			return wire.Errorf(wire.Code_CODE_DENIED, "device %s does not let this device use %s: its role does not allow it", s.remote.Short(), s.raw.Protocol())
 		case network.StreamRateLimited:
@@ -136,7 +142,7 @@ func (h *Host) Handle(protocolName string, least wire.Role, f func(ctx context.C
 		remote := raw.Conn().RemotePeer()
 		if h.role(remote) < least {
 			h.gate.refuse(remote, raw.Conn().RemoteMultiaddr(), protocolName)
-			raw.ResetWithError(network.StreamGated)
+			raw.ResetWithError(h.refusalOf(remote))
 			return
 		}
 		if !h.begin() {
@@ -146,6 +152,14 @@ func (h *Host) Handle(protocolName string, least wire.Role, f func(ctx context.C
 		defer h.wg.Done()
 		f(h.ctx, &Stream{raw: raw, local: h.id, remote: deviceID(remote)})
 	})
+}
+
+// refusalOf is the code with which a device is refused a protocol.
+func (h *Host) refusalOf(p peer.ID) network.StreamErrorCode {
+	if h.cfg.Removed(deviceID(p)) {
+		return streamRemoved
+	}
+	return network.StreamGated
 }
 
 // Open opens a stream to a device, connecting first if need be. Whether the
