@@ -22,8 +22,9 @@ const (
 	maxHints = 1024
 	// maxPeersFile bounds the peers file: MaxDevices members with addresses.
 	maxPeersFile = 32 << 20
-	// saveEvery is the least time between two writes of the peers file.
-	saveEvery = time.Second
+	// saveEvery is the least time between two writes of the peers file: a node
+	// that is killed knows nobody who joined since the last.
+	saveEvery = 250 * time.Millisecond
 	// peersVersion is the version of the peers file.
 	peersVersion = 1
 )
@@ -161,7 +162,7 @@ func (b *book) save() error {
 	b.mu.Unlock()
 	data, err := encodePeers(peers)
 	if err == nil {
-		err = writeFile(b.path, data)
+		err = WriteFile(b.path, data)
 	}
 	if err != nil {
 		b.mu.Lock()

@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 )
 
 // keyFileType is the PEM type of the key file, a PKCS #8 private key.
@@ -33,7 +31,7 @@ func LoadOrCreateKey(path string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(path, pem.EncodeToMemory(&pem.Block{Type: keyFileType, Bytes: der})); err != nil {
+	if err := WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: keyFileType, Bytes: der})); err != nil {
 		return nil, fmt.Errorf("cannot write the device's key: %w", err)
 	}
 	return key, nil
@@ -59,47 +57,4 @@ func loadKey(path string) (ed25519.PrivateKey, error) {
 		return nil, damaged
 	}
 	return key, nil
-}
-
-// readFile reads a file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > limit {
-		return nil, fmt.Errorf("%s has %d bytes: at most %d are expected", path, info.Size(), limit)
-	}
-	return os.ReadFile(path)
-}
-
-// writeFile replaces the file at path by data, mode 0600, in one step: after a
-// crash there is the old file or the new one, whole.
-func writeFile(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	// A folder cannot be synced on every system (Windows); the rename itself is
-	// then as durable as the system makes it.
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
-	return nil
 }

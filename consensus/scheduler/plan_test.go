@@ -20,6 +20,11 @@ func machine(id string, cores int) Device {
 	}
 }
 
+func barred(d Device) Device {
+	d.Barred = true
+	return d
+}
+
 // job returns a job of tasks of 100 ms, known on the devices a to d.
 func job(id, submitter string, pending int) Job {
 	const ms = 100 * time.Millisecond
@@ -49,7 +54,11 @@ func TestPlans(t *testing.T) {
 		view View
 		want map[string]int
 	}{
-		"nothing to do":   {View{Devices: []Device{machine("a", 2)}}, map[string]int{}},
+		"nothing to do": {View{Devices: []Device{machine("a", 2)}}, map[string]int{}},
+		"a device that drains gets nothing": {
+			View{Devices: []Device{machine("a", 2), barred(machine("b", 8))}, Jobs: []Job{job("1", "x", 1000)}},
+			map[string]int{"1 a": 10},
+		},
 		"nobody to do it": {View{Jobs: []Job{job("1", "x", 5)}}, map[string]int{}},
 		"plenty fills every quota": {
 			View{Devices: []Device{machine("a", 2), machine("b", 8)}, Jobs: []Job{job("1", "x", 1000)}},
@@ -162,7 +171,7 @@ func anyView(t *rapid.T) View {
 	for i := range n(0, 6, "devices") {
 		d := Device{
 			ID: wire.DeviceID(rune('a' + i)), Slots: n(0, 6, "slots"), Cores: n(1, 6, "cores"), MemoryMiB: n(0, 3, "memory") * 1000,
-			GPU: n(0, 1, "gpu") == 1, Browser: n(0, 1, "browser") == 1, Weight: float64(n(0, 150, "weight")), InFlight: map[wire.JobID]int{},
+			Barred: n(0, 5, "barred") == 0, GPU: n(0, 1, "gpu") == 1, Browser: n(0, 1, "browser") == 1, Weight: float64(n(0, 150, "weight")), InFlight: map[wire.JobID]int{},
 		}
 		v.Devices = append(v.Devices, d)
 	}

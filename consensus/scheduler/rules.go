@@ -74,7 +74,10 @@ type need struct {
 
 // needs lists what j requires of a device, the most basic first.
 func needs(j Job) []need {
-	list := []need{{"a device that runs tasks", func(d Device) bool { return d.Slots > 0 }}}
+	list := []need{
+		{"a device that runs tasks", func(d Device) bool { return d.Slots > 0 }},
+		{"a device that is neither draining nor disabled", func(d Device) bool { return !d.Barred }},
+	}
 	r := j.Require
 	if r.GetNative() {
 		list = append(list, need{"a native device", func(d Device) bool { return !d.Browser }})
@@ -98,13 +101,13 @@ func needs(j Job) []need {
 	})
 }
 
-// Eligible reports whether d can run tasks of j at all.
+// Eligible reports whether d may and can run tasks of j at all.
 func Eligible(d Device, j Job) bool { return meets(&d, &j) }
 
 // meets is Eligible without a list of words.
 func meets(d *Device, j *Job) bool {
 	r := j.Require
-	if d.Slots < 1 || d.MemoryMiB < j.MemoryMiB || r.GetNative() && d.Browser || r.GetBrowser() && !d.Browser || r.GetGpu() && !d.GPU {
+	if d.Barred || d.Slots < 1 || d.MemoryMiB < j.MemoryMiB || r.GetNative() && d.Browser || r.GetBrowser() && !d.Browser || r.GetGpu() && !d.GPU {
 		return false
 	}
 	for key, value := range r.GetLabels() {

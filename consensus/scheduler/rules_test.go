@@ -82,8 +82,8 @@ func TestQuota(t *testing.T) {
 
 func TestEligibility(t *testing.T) {
 	plain := Device{ID: "d", Slots: 2, Cores: 2, MemoryMiB: 1024, Labels: map[string]string{"room": "lab"}}
-	browser, gpu := plain, plain
-	browser.Browser, gpu.GPU = true, true
+	browser, gpu, barred := plain, plain, plain
+	browser.Browser, gpu.GPU, barred.Barred = true, true, true
 	for name, tc := range map[string]struct {
 		devices []Device
 		job     Job
@@ -94,6 +94,8 @@ func TestEligibility(t *testing.T) {
 		"too much memory":  {[]Device{plain}, Job{MemoryMiB: 1025}, "a device with 1025 MiB of memory for a task"},
 		"no devices":       {nil, Job{}, "a device that runs tasks"},
 		"no slots":         {[]Device{{MemoryMiB: 1}}, Job{}, "a device that runs tasks"},
+		"all are barred":   {[]Device{barred, barred}, Job{}, "a device that is neither draining nor disabled"},
+		"one is not":       {[]Device{barred, plain}, Job{}, ""},
 		"native":           {[]Device{browser}, Job{Require: &wire.Requirements{Native: true}}, "a native device"},
 		"a browser":        {[]Device{plain}, Job{Require: &wire.Requirements{Browser: true}}, "a browser"},
 		"a browser is in":  {[]Device{plain, browser}, Job{Require: &wire.Requirements{Browser: true}}, ""},

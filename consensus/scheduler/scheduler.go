@@ -24,7 +24,10 @@ type Device struct {
 	Slots, Cores int
 	MemoryMiB    int
 	GPU, Browser bool
-	Labels       map[string]string
+	// Barred devices are given nothing: they drain, or are disabled. What they
+	// hold counts all the same.
+	Barred bool
+	Labels map[string]string
 	// Weight is Weight's, corrected by what the device really does.
 	Weight float64
 	// InFlight counts the tasks leased to it now, by job.

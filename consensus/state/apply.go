@@ -67,9 +67,11 @@ func (s *State) Apply(raftTerm uint64, cmd *wire.Command) Outcome {
 	s.nowMS = max(s.nowMS, cmd.GetTimeMs())
 	s.pages.begin()
 	for i, op := range cmd.GetOps() {
-		result, err := s.applyOp(op)
+		result, err := s.applyOp(cmd.GetFormat(), op)
 		if err != nil {
 			result = OpResult{Err: err}
+		} else {
+			s.format = max(s.format, min(FormatOf(op), cmd.GetFormat()))
 		}
 		out.Results[i] = result
 	}
@@ -95,7 +97,23 @@ func refuseWhole(raftTerm uint64, cmd *wire.Command) error {
 	return nil
 }
 
-func (s *State) applyOp(op *wire.Op) (OpResult, error) {
+// FormatOf returns the format that a command needs to carry the operation: a
+// command's format is the highest of its operations'. It does not look into
+// whether the operation makes sense.
+func FormatOf(op *wire.Op) uint32 {
+	switch k := op.GetKind().(type) {
+	case *wire.Op_SetDeviceMode, *wire.Op_RaiseGeneration:
+		return 2
+	case *wire.Op_UpdateDevice:
+		if k.UpdateDevice.GetProfile().GetReplica() != "" {
+			return 2
+		}
+	}
+	return 1
+}
+
+// applyOp applies an operation of a command of that format.
+func (s *State) applyOp(format uint32, op *wire.Op) (OpResult, error) {
 	if err := checkText("an actor", op.GetActor(), 0, maxActor); err != nil {
 		return OpResult{}, err
 	}
@@ -114,11 +132,19 @@ func (s *State) applyOp(op *wire.Op) (OpResult, error) {
 	case *wire.Op_AdmitDevice:
 		return s.admitDevice(k.AdmitDevice)
 	case *wire.Op_UpdateDevice:
-		return OpResult{}, s.updateDevice(k.UpdateDevice)
+		return OpResult{}, s.updateDevice(format, k.UpdateDevice)
 	case *wire.Op_SetPresence:
 		return OpResult{}, s.setPresence(k.SetPresence)
 	case *wire.Op_RemoveDevice:
 		return OpResult{}, s.removeDevice(k.RemoveDevice)
+	}
+	if format >= 2 {
+		switch k := op.GetKind().(type) {
+		case *wire.Op_SetDeviceMode:
+			return OpResult{}, s.setDeviceMode(k.SetDeviceMode)
+		case *wire.Op_RaiseGeneration:
+			return OpResult{}, s.raiseGeneration(k.RaiseGeneration)
+		}
 	}
 	return s.applyJobOp(actor, op)
 }
@@ -145,5 +171,5 @@ func (s *State) applyJobOp(actor wire.DeviceID, op *wire.Op) (OpResult, error) {
 		s.sweep()
 		return OpResult{}, nil
 	}
-	return OpResult{}, invalid("an operation of no known kind")
+	return OpResult{}, invalid("an operation of no kind that is known in the command's format")
 }

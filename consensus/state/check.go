@@ -128,6 +128,25 @@ func checkProfile(p *wire.DeviceProfile) error {
 	return checkSize("a device's profile", p, maxProfileSize)
 }
 
+// checkReplica accepts the name of a memory of the log: 16 lower-case
+// hexadecimal digits, or nothing.
+func checkReplica(replica string) error {
+	if replica == "" {
+		return nil
+	}
+	if len(replica) != 16 || strings.Trim(replica, "0123456789abcdef") != "" {
+		return invalid("a device's replica has 16 lower-case hexadecimal digits")
+	}
+	return nil
+}
+
+func checkMode(mode wire.DeviceMode) error {
+	if mode < wire.DeviceMode_DEVICE_MODE_ENABLED || mode > wire.DeviceMode_DEVICE_MODE_DISABLED {
+		return invalid("a device is enabled, draining or disabled: there is no mode %d", mode)
+	}
+	return nil
+}
+
 func checkCapabilities(c *wire.Capabilities) error {
 	if n := c.GetCpuCores(); n < 1 || n > 1024 {
 		return invalid("a device has 1 to 1024 cores, not %d", n)

@@ -78,16 +78,28 @@ func wrap(op any) *wire.Op {
 		o.Kind = &wire.Op_PackResults{PackResults: k}
 	case *wire.Sweep:
 		o.Kind = &wire.Op_Sweep{Sweep: k}
+	case *wire.SetDeviceMode:
+		o.Kind = &wire.Op_SetDeviceMode{SetDeviceMode: k}
+	case *wire.RaiseGeneration:
+		o.Kind = &wire.Op_RaiseGeneration{RaiseGeneration: k}
 	}
 	return o
 }
 
+// command returns a command of the format that its operations need.
 func command(timeMS int64, ops ...any) *wire.Command {
 	c := &wire.Command{Format: 1, Term: 1, TimeMs: timeMS}
 	for _, op := range ops {
 		c.Ops = append(c.Ops, wrap(op))
 	}
+	stamp(c)
 	return c
+}
+
+func stamp(c *wire.Command) {
+	for _, op := range c.Ops {
+		c.Format = max(c.Format, FormatOf(op))
+	}
 }
 
 // swarm is a state under test, with the clock and the pages around it.

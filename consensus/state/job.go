@@ -111,6 +111,16 @@ func (j *Job) Digest() wire.Digest { return j.digest }
 // that was applied, no task at or above it had been leased.
 func (j *Job) LeasedBelow() uint32 { return j.leasedBelow }
 
+// Reopened returns how many tasks the last retry opened again, as far as the job
+// tells: those that wait, and those that have ended since. 0 if it was never
+// retried.
+func (j *Job) Reopened() uint32 {
+	if j.retriedAt == 0 {
+		return 0
+	}
+	return j.next - j.retriedAt + j.pending()
+}
+
 // TaskDone reports whether task i has ended, completed or failed.
 func (j *Job) TaskDone(i uint32) bool { return j.numbers.get(i) != 0 }
 

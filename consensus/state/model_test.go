@@ -78,7 +78,11 @@ func (w *world) anyOp() any {
 
 func (w *world) registryOp() any {
 	id := string(deviceID(w.pick(4, "device")))
-	switch w.pick(6, "registry") {
+	switch w.pick(8, "registry") {
+	case 6:
+		return &wire.SetDeviceMode{DeviceId: id, Mode: wire.DeviceMode(w.pick(4, "mode"))}
+	case 7:
+		return w.formatTwoOp(id)
 	case 0:
 		n := 200 + 2*w.pick(3, "invite")
 		return &wire.IssueInvite{
@@ -98,6 +102,16 @@ func (w *world) registryOp() any {
 		return &wire.RevokeInvite{InviteId: inviteID(public(testKey(200)))}
 	}
 	return &wire.RemoveDevice{DeviceId: id}
+}
+
+// formatTwoOp returns, for a device, what programs of format 1 do not know.
+func (w *world) formatTwoOp(id string) any {
+	if w.pick(2, "generation") == 1 {
+		return &wire.RaiseGeneration{Generation: w.s.Generation() + uint64(w.pick(3, "more")) - 1}
+	}
+	p := profile("with a replica")
+	p.Replica = []string{"0123456789abcdef", "fedcba9876543210", "none"}[w.pick(3, "replica")]
+	return &wire.UpdateDevice{DeviceId: id, Profile: p}
 }
 
 func (w *world) submitOp() any {
@@ -210,6 +224,7 @@ func (w *world) step() *wire.Command {
 	for range 1 + w.pick(3, "ops") {
 		c.Ops = append(c.Ops, wrap(w.anyOp()))
 	}
+	stamp(c)
 	return c
 }
 

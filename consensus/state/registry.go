@@ -23,10 +23,21 @@ type Device struct {
 	// Online is its last recorded presence, as of PresenceAtMS.
 	Online       bool
 	PresenceAtMS int64
+	// Mode says whether it is given work. It is never unspecified.
+	Mode wire.DeviceMode
 	// TasksCompleted counts its results that were recorded as OK.
 	TasksCompleted uint64
 	// renamed is the name given by UpdateDevice, which outlives profiles.
 	renamed string
+}
+
+// Replica says which memory of the replicated log the device has, as its
+// profile has it; "" where the profile has none, or none that can be one.
+func (d *Device) Replica() string {
+	if r := d.Profile.GetReplica(); checkReplica(r) == nil {
+		return r
+	}
+	return ""
 }
 
 // settleName derives the name to show.
@@ -76,14 +87,17 @@ func isBrowser(p *wire.DeviceProfile) bool {
 
 func (s *State) addDevice(d *Device) {
 	d.PresenceAtMS = s.nowMS
+	d.Mode = wire.DeviceMode_DEVICE_MODE_ENABLED
 	d.settleName()
 	at, _ := s.findDevice(d.ID)
 	s.deviceOrder = slices.Insert(s.deviceOrder, at, d)
 	s.devices[d.ID] = d
 }
 
-// updateDevice replaces what a device says of itself, or its name.
-func (s *State) updateDevice(op *wire.UpdateDevice) error {
+// updateDevice replaces what a device says of itself, or its name. A profile's
+// replica is read since format 2. Programs before kept it unread, and so must
+// we where a command of theirs has one: it came from a device newer than they.
+func (s *State) updateDevice(format uint32, op *wire.UpdateDevice) error {
 	d := s.devices[wire.DeviceID(op.GetDeviceId())]
 	if d == nil {
 		return unknownDevice()
@@ -97,6 +111,11 @@ func (s *State) updateDevice(op *wire.UpdateDevice) error {
 	if p := op.GetProfile(); p != nil {
 		if err := checkProfile(p); err != nil {
 			return err
+		}
+		if format >= 2 {
+			if err := checkReplica(p.GetReplica()); err != nil {
+				return err
+			}
 		}
 		if isBrowser(p) && d.Role > wire.Role_ROLE_WORKER {
 			return invalid("a device with more than the role of a worker cannot become a browser")
@@ -119,6 +138,28 @@ func (s *State) setPresence(op *wire.SetPresence) error {
 	if d.Online != op.GetOnline() {
 		d.Online, d.PresenceAtMS = op.GetOnline(), s.nowMS
 	}
+	return nil
+}
+
+// setDeviceMode says whether a device is given work.
+func (s *State) setDeviceMode(op *wire.SetDeviceMode) error {
+	d := s.devices[wire.DeviceID(op.GetDeviceId())]
+	if d == nil {
+		return unknownDevice()
+	}
+	if err := checkMode(op.GetMode()); err != nil {
+		return err
+	}
+	d.Mode = op.GetMode()
+	return nil
+}
+
+// raiseGeneration notes a recovery. Repeated it changes nothing.
+func (s *State) raiseGeneration(op *wire.RaiseGeneration) error {
+	if g := op.GetGeneration(); g < s.generation || g > maxGeneration {
+		return invalid("generation %d cannot follow generation %d", g, s.generation)
+	}
+	s.generation = op.GetGeneration()
 	return nil
 }
 

@@ -18,11 +18,9 @@ func (d *decoder) state() *State {
 	magic := make([]byte, len(snapshotMagic))
 	d.fill(magic)
 	d.expect(string(magic) == snapshotMagic, "it does not begin like a snapshot")
-	if v := d.uint(); d.err == nil && v != snapshotVersion {
-		d.fail(wire.Errorf(wire.Code_CODE_VERSION, "it has version %d: this program reads version %d", v, snapshotVersion))
-	}
-	d.swarm(s)
-	d.devices(s)
+	version := d.version("version", 1)
+	d.swarm(s, version)
+	d.devices(s, version)
 	d.removed(s)
 	for n := d.limited("the number of invites", maxInvites); n > 0 && d.err == nil; n-- {
 		d.invite(s)
@@ -39,7 +37,21 @@ func (d *decoder) state() *State {
 	return s
 }
 
-func (d *decoder) swarm(s *State) {
+// version reads the version of the layout, or the format in use: both are from
+// lowest to the newest that this program knows.
+func (d *decoder) version(what string, lowest uint32) uint32 {
+	v := d.uint()
+	if d.err == nil && v > Format {
+		d.fail(wire.Errorf(wire.Code_CODE_VERSION, "it has %s %d: this program reads those up to %d", what, v, Format))
+	}
+	d.expect(v >= uint64(lowest), "its version is none that was ever written")
+	return uint32(v)
+}
+
+func (d *decoder) swarm(s *State, version uint32) {
+	if version >= 2 {
+		s.format = d.version("format", version)
+	}
 	s.rootKey = d.bytes("the root key", ed25519.PublicKeySize)
 	s.leaseKey = d.bytes("the lease key", 32)
 	s.founder = wire.DeviceID(d.text("the founder", maxActor))
@@ -64,7 +76,7 @@ func (d *decoder) swarm(s *State) {
 	d.check(checkText("the swarm's name", s.name, 0, wire.MaxName))
 }
 
-func (d *decoder) devices(s *State) {
+func (d *decoder) devices(s *State, version uint32) {
 	for n := d.limited("the number of devices", wire.MaxDevices); n > 0 && d.err == nil; n-- {
 		v := &Device{ID: wire.DeviceID(d.text("a device's ID", maxActor)), Profile: &wire.DeviceProfile{}}
 		d.message("a device's profile", v.Profile, maxProfileSize)
@@ -75,12 +87,17 @@ func (d *decoder) devices(s *State) {
 		v.Online = d.bool()
 		v.PresenceAtMS = d.time("the time of a presence")
 		v.TasksCompleted = d.uint()
+		v.Mode = wire.DeviceMode_DEVICE_MODE_ENABLED
+		if version >= 2 {
+			v.Mode = wire.DeviceMode(d.limited("the mode of a device", math.MaxInt32))
+		}
 		if d.err != nil {
 			return
 		}
 		d.check(checkDeviceID(string(v.ID)))
 		d.check(checkProfile(v.Profile))
 		d.check(checkRole(v.Role))
+		d.check(checkMode(v.Mode))
 		d.check(checkText("an invite's ID", v.InvitedBy, 0, maxActor))
 		d.check(checkText("a device's name", v.renamed, 0, wire.MaxName))
 		last := len(s.deviceOrder) - 1

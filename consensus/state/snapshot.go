@@ -14,13 +14,17 @@ import (
 //
 //	magic · version · swarm · devices · removed · invites · programs · jobs · checksum
 //
+// The version is the layout's. That of version 1 is written until a command of
+// format 2 was applied, so that programs that know no other can follow until
+// then; version 2 adds the format in use to the swarm and a mode to each device.
+//
 // It holds what cannot be derived: numbers of tasks, counters of a job,
 // references to pages and the indexes over all of these are made anew, so that
 // they cannot contradict the facts. Each list has its length before it.
-const (
-	snapshotMagic   = "ostrich state\n"
-	snapshotVersion = 1
-)
+const snapshotMagic = "ostrich state\n"
+
+// snapshotVersion returns the layout that holds a state of that format.
+func snapshotVersion(format uint32) uint32 { return min(format, 2) }
 
 // Snapshot writes the whole state to w: a header with the version, the facts,
 // a checksum. Its cost grows with the number of tasks; it must not run
@@ -48,11 +52,12 @@ func (s *State) Hash() [32]byte {
 func (s *State) encode(w io.Writer) error {
 	e := newEncoder(w)
 	e.raw([]byte(snapshotMagic))
-	e.uint(snapshotVersion)
-	s.encodeSwarm(e)
+	version := snapshotVersion(s.format)
+	e.uint(uint64(version))
+	s.encodeSwarm(e, version)
 	e.uint(uint64(len(s.deviceOrder)))
 	for _, d := range s.deviceOrder {
-		encodeDevice(e, d)
+		encodeDevice(e, version, d)
 	}
 	e.uint(uint64(len(s.removed)))
 	for _, id := range slices.Sorted(maps.Keys(s.removed)) {
@@ -74,7 +79,10 @@ func (s *State) encode(w io.Writer) error {
 	return e.flush()
 }
 
-func (s *State) encodeSwarm(e *encoder) {
+func (s *State) encodeSwarm(e *encoder, version uint32) {
+	if version >= 2 {
+		e.uint(uint64(s.format))
+	}
 	e.bytes(s.rootKey)
 	e.bytes(s.leaseKey)
 	e.text(string(s.founder))
@@ -90,7 +98,7 @@ func (s *State) encodeSwarm(e *encoder) {
 	e.uint(s.life.failed)
 }
 
-func encodeDevice(e *encoder, d *Device) {
+func encodeDevice(e *encoder, version uint32, d *Device) {
 	e.text(string(d.ID))
 	e.message(d.Profile)
 	e.uint(uint64(d.Role))
@@ -100,6 +108,9 @@ func encodeDevice(e *encoder, d *Device) {
 	e.bool(d.Online)
 	e.uint(uint64(d.PresenceAtMS))
 	e.uint(d.TasksCompleted)
+	if version >= 2 {
+		e.uint(uint64(d.Mode))
+	}
 }
 
 func encodeInvite(e *encoder, inv *Invite) {

@@ -47,7 +47,7 @@ func snapshotOf(t testing.TB, s *State) []byte {
 }
 
 func TestASnapshotIsExact(t *testing.T) {
-	for name, s := range map[string]*State{"empty": New(), "founded": founded(t).s, "busy": busy(t)} {
+	for name, s := range map[string]*State{"empty": New(), "founded": founded(t).s, "busy": busy(t), "of format 2": busyFormat2(t)} {
 		first := snapshotOf(t, s)
 		again, err := Restore(iotest.OneByteReader(bytes.NewReader(first)))
 		if err != nil {
@@ -63,7 +63,7 @@ func TestASnapshotIsExact(t *testing.T) {
 }
 
 func TestADamagedSnapshotIsRefused(t *testing.T) {
-	good := snapshotOf(t, busy(t))
+	good := snapshotOf(t, busyFormat2(t))
 	for i := range good {
 		bad := bytes.Clone(good)
 		bad[i] ^= 1 << (i % 8)
@@ -80,9 +80,13 @@ func TestADamagedSnapshotIsRefused(t *testing.T) {
 }
 
 func TestASnapshotOfANewerVersionIsRefusedAsSuch(t *testing.T) {
-	s := append([]byte(snapshotMagic), snapshotVersion+1)
+	s := append([]byte(snapshotMagic), Format+1)
 	if _, err := Restore(bytes.NewReader(s)); wire.CodeOf(err) != wire.Code_CODE_VERSION {
 		t.Errorf("got %v", err)
+	}
+	s = append([]byte(snapshotMagic), 0)
+	if _, err := Restore(bytes.NewReader(s)); wire.CodeOf(err) != wire.Code_CODE_INVALID {
+		t.Errorf("version 0: got %v", err)
 	}
 }
 
@@ -112,7 +116,7 @@ func sealed(body []byte) []byte {
 }
 
 func FuzzRestore(f *testing.F) {
-	for _, s := range []*State{New(), founded(f).s, busy(f)} {
+	for _, s := range []*State{New(), founded(f).s, busy(f), busyFormat2(f)} {
 		b := snapshotOf(f, s)
 		f.Add(b[:len(b)-32])
 	}
@@ -152,7 +156,9 @@ func FuzzApply(f *testing.F) {
 		submit("d", true, inlineSegment(0, "x"), pageSegment(1, 9, "p"), blobSegment(10, "b")),
 		appendOp("a", "first", "second", inlineSegment(203, "x")), &wire.CloseInputs{JobId: "a", Total: 203},
 		completeOK("a", 3, 4, 3), inPage(completeOK("b", 0), "q"), &wire.CancelJob{JobId: "a"}, &wire.RetryJob{JobId: "b"},
-		&wire.PurgeJob{JobId: "a"}, &wire.PackResults{JobId: "a", Batches: 1, Page: pageHash("x")})
+		&wire.PurgeJob{JobId: "a"}, &wire.PackResults{JobId: "a", Batches: 1, Page: pageHash("x")},
+		&wire.SetDeviceMode{DeviceId: string(deviceID(1)), Mode: wire.DeviceMode_DEVICE_MODE_DRAINING},
+		&wire.RaiseGeneration{Generation: 2}, &wire.UpdateDevice{DeviceId: string(deviceID(1)), Profile: withReplica("0123456789abcdef")})
 	base := snapshotOf(f, busy(f))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var c, copied wire.Command

@@ -9,9 +9,6 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// Format is the newest command format that this program understands.
-const Format = 1
-
 // Bounds beside those of package wire: they keep a hostile member from growing
 // the state without end.
 const (
@@ -21,6 +18,9 @@ const (
 	maxPrograms = 100_000
 	// maxInvites bounds the invites held, expired ones included.
 	maxInvites = 10_000
+	// maxGeneration bounds the swarm's generation, so that there is always one
+	// more: a swarm is recovered by hand.
+	maxGeneration = 1 << 32
 	// maxKnown bounds the devices held and removed in sum.
 	maxKnown = 10 * wire.MaxDevices
 )
@@ -35,6 +35,8 @@ type State struct {
 	leaseKey   []byte
 	generation uint64
 	nowMS      int64
+	// format is the highest of the operations that took effect.
+	format uint32
 
 	devices     map[wire.DeviceID]*Device
 	deviceOrder []*Device // by ID
@@ -54,6 +56,7 @@ type State struct {
 // New returns the empty state that a swarm's log starts from.
 func New() *State {
 	return &State{
+		format:     1,
 		devices:    map[wire.DeviceID]*Device{},
 		removed:    map[wire.DeviceID]struct{}{},
 		inviteKeys: map[[32]byte]*Invite{},
@@ -80,6 +83,11 @@ func (s *State) SwarmName() string { return s.name }
 // Generation returns the swarm's generation: 1 when founded, raised by each
 // recovery; 0 before it is founded.
 func (s *State) Generation() uint64 { return s.generation }
+
+// FormatInUse returns the highest format of the operations that took effect, at
+// least 1: snapshots are in its layout, and programs that do not know it cannot
+// follow.
+func (s *State) FormatInUse() uint32 { return s.format }
 
 // LeaseKey returns the key of the HMAC in leases: 32 bytes, nil before the
 // swarm is founded.

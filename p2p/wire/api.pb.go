@@ -510,8 +510,11 @@ func (*CancelJobResponse) Descriptor() ([]byte, []int) {
 }
 
 type RetryJobRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	JobId string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// End of the job that the asker has seen (Job.ended_at_ms): if it was opened
+	// again since, that was this request, sent before. 0: it has seen none.
+	EndedAtMs     int64 `protobuf:"varint,2,opt,name=ended_at_ms,json=endedAtMs,proto3" json:"ended_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -551,6 +554,13 @@ func (x *RetryJobRequest) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *RetryJobRequest) GetEndedAtMs() int64 {
+	if x != nil {
+		return x.EndedAtMs
+	}
+	return 0
 }
 
 type RetryJobResponse struct {
@@ -602,9 +612,12 @@ func (x *RetryJobResponse) GetTasks() uint32 {
 // word of an attached client that it has all it wants: a detached or open job
 // is then left alone.
 type RemoveJobRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
-	Acknowledge   bool                   `protobuf:"varint,2,opt,name=acknowledge,proto3" json:"acknowledge,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	JobId       string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	Acknowledge bool                   `protobuf:"varint,2,opt,name=acknowledge,proto3" json:"acknowledge,omitempty"`
+	// Which job is meant (Job.created_at_ms): another one that has the ID since
+	// is left alone. 0: whichever there is.
+	CreatedAtMs   int64 `protobuf:"varint,3,opt,name=created_at_ms,json=createdAtMs,proto3" json:"created_at_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -651,6 +664,13 @@ func (x *RemoveJobRequest) GetAcknowledge() bool {
 		return x.Acknowledge
 	}
 	return false
+}
+
+func (x *RemoveJobRequest) GetCreatedAtMs() int64 {
+	if x != nil {
+		return x.CreatedAtMs
+	}
+	return 0
 }
 
 type RemoveJobResponse struct {
@@ -2229,14 +2249,16 @@ const file_p2p_wire_api_proto_rawDesc = "" +
 	"\x10CancelJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x13\n" +
-	"\x11CancelJobResponse\"(\n" +
+	"\x11CancelJobResponse\"H\n" +
 	"\x0fRetryJobRequest\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"(\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1e\n" +
+	"\vended_at_ms\x18\x02 \x01(\x03R\tendedAtMs\"(\n" +
 	"\x10RetryJobResponse\x12\x14\n" +
-	"\x05tasks\x18\x01 \x01(\rR\x05tasks\"K\n" +
+	"\x05tasks\x18\x01 \x01(\rR\x05tasks\"o\n" +
 	"\x10RemoveJobRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12 \n" +
-	"\vacknowledge\x18\x02 \x01(\bR\vacknowledge\"\x13\n" +
+	"\vacknowledge\x18\x02 \x01(\bR\vacknowledge\x12\"\n" +
+	"\rcreated_at_ms\x18\x03 \x01(\x03R\vcreatedAtMs\"\x13\n" +
 	"\x11RemoveJobResponse\"\x11\n" +
 	"\x0fListJobsRequest\"7\n" +
 	"\x10ListJobsResponse\x12#\n" +
