@@ -101,7 +101,7 @@ func TestAFollowerThatIsBackCountsAtOnce(t *testing.T) {
 		net.isolate(rest[0].self.id, false)
 		first.until("the follower answers again", func() bool {
 			term, _ := first.leading()
-			return time.Since(first.transport.follower(rest[0].self.id, term).contact) < time.Second
+			return time.Since(first.transport.follower(rest[0].Group.me, term).contact) < time.Second
 		})
 		net.isolate(rest[1].self.id, true)
 		start := time.Now()

@@ -125,7 +125,8 @@ func (f *fsm) countBytes(n int64) {
 func touchesMembers(cmd *wire.Command) bool {
 	return slices.ContainsFunc(cmd.GetOps(), func(op *wire.Op) bool {
 		switch op.GetKind().(type) {
-		case *wire.Op_FoundSwarm, *wire.Op_AdmitDevice, *wire.Op_RemoveDevice, *wire.Op_SetPresence:
+		case *wire.Op_FoundSwarm, *wire.Op_AdmitDevice, *wire.Op_UpdateDevice, *wire.Op_RemoveDevice,
+			*wire.Op_SetPresence, *wire.Op_SetDeviceMode:
 			return true
 		}
 		return false

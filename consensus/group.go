@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,20 @@ type Options struct {
 	Self wire.DeviceID
 	// Dir is the folder of raft.db and the snapshots. Open makes it.
 	Dir string
+	// Generation of the swarm as the caller knows it: 0 or 1 where no recovery
+	// has raised it. A log of an older generation is set aside by Open, which
+	// then starts with an empty folder.
+	Generation uint64
+	// Superseded is called when a member of a newer generation of the swarm was
+	// met, once for each higher value; this node has left the group by then. The
+	// caller closes the Group, sets its folder aside (SetAside) and opens a new
+	// one. It must not block. May be nil.
+	Superseded func(generation uint64)
+	// PagesMissing says how many of the pages that the state names a member
+	// lacks; known is false where that is not known. A standby takes the place of
+	// an absent voter only when it is known to lack none. It must not call the
+	// Group, nor block. Nil stands for members that lack none.
+	PagesMissing func(id wire.DeviceID) (n uint64, known bool)
 	// Streams carries raft between members; its addresses are device IDs. The
 	// Group owns it from Open on, closes it, and does so also when Open fails.
 	Streams raft.StreamLayer
@@ -67,26 +82,49 @@ type Options struct {
 	Changed func()
 	// Log receives what an operator would act on. Nil discards it.
 	Log *slog.Logger
+	// Wrap puts something between the group and its disk, for tests of disks
+	// that fail. Nil changes nothing.
+	Wrap func(raft.LogStore, raft.StableStore) (raft.LogStore, raft.StableStore)
+	// Clock tells the time that commands are given, for tests of clocks that jump.
+	// Nil means time.Now.
+	Clock func() time.Time
+	// Faults break the group on purpose, for tests that check the checks.
+	Faults Faults
+}
+
+// Faults are ways in which a group can be broken, so that a test can show that
+// it would notice. The zero value breaks nothing.
+type Faults struct {
+	// NoReplicas: a device that lost its log is taken for the server that it was,
+	// and votes from memory that it lacks.
+	NoReplicas bool
+	// NoSync: what was written to the log is not made durable.
+	NoSync bool
 }
 
 // Group is this node's membership of the swarm's Raft group. Its methods may be
 // called concurrently, unless they say otherwise.
 type Group struct {
-	self      wire.DeviceID
-	dir       string
-	log       *slog.Logger
-	raft      *raft.Raft
-	fsm       *fsm
-	transport *transport
-	streams   *streams
-	stores    *stores
-	observer  *raft.Observer
-	committer *committer
-	hadState  bool
-	tune      tuning
+	me         Server // this node's memory, as a voter
+	generation uint64
+	fence      fence
+	dir        string
+	log        *slog.Logger
+	raft       *raft.Raft
+	fsm        *fsm
+	transport  *transport
+	streams    *streams
+	stores     *stores
+	disk       *disk
+	observer   *raft.Observer
+	committer  *committer
+	hadState   bool
+	tune       tuning
+	clock      func() time.Time
 
-	changes notifier      // leader, servers, faults
-	applied func()        // Options.Changed
+	changes notifier // leader, servers, faults
+	applied func()   // Options.Changed
+	missing func(wire.DeviceID) (uint64, bool)
 	members chan struct{} // cap 1: the registry's members may have changed
 	running atomic.Bool
 
@@ -108,6 +146,8 @@ type tuning struct {
 	absentAfter      time.Duration
 	reconcileIdle    time.Duration
 	reconcileHurried time.Duration
+
+	heartbeat, election, lease time.Duration
 }
 
 func defaultTuning() tuning {
@@ -118,6 +158,9 @@ func defaultTuning() tuning {
 		absentAfter:      absentAfter,
 		reconcileIdle:    reconcileIdle,
 		reconcileHurried: reconcileHurried,
+		heartbeat:        heartbeatTimeout,
+		election:         electionTimeout,
+		lease:            leaseTimeout,
 	}
 }
 
@@ -128,8 +171,10 @@ func defaultTuning() tuning {
 // Errors: CODE_CONFLICT when another process uses the folder, CODE_VERSION when
 // it was written by a newer version, CODE_INTERNAL, naming the file, when
 // something in it is damaged.
+//
+// An interrupted Recover is finished or undone first.
 func Open(o Options) (*Group, error) {
-	st, err := openStores(o.Dir, newRaftLog(loggerOf(o)))
+	st, err := openFolder(o)
 	if err != nil {
 		o.Streams.Close()
 		return nil, err
@@ -140,6 +185,34 @@ func Open(o Options) (*Group, error) {
 		return nil, errors.Join(err, st.close())
 	}
 	return g, nil
+}
+
+// openFolder opens the folder's stores, after it has been put in order.
+func openFolder(o Options) (*stores, error) {
+	if err := resumeRecovery(o.Dir); err != nil {
+		return nil, err
+	}
+	st, err := openStores(o)
+	if err != nil {
+		return nil, err
+	}
+	generation, had, err := st.generation()
+	if err != nil {
+		return nil, errors.Join(damaged(o.Dir, err), st.close())
+	}
+	if !had || generation >= o.Generation {
+		return st, nil
+	}
+	if err := st.close(); err != nil {
+		return nil, err
+	}
+	kept, err := SetAside(o.Dir, fmt.Sprintf("generation-%d", generation))
+	if err != nil {
+		return nil, err
+	}
+	loggerOf(o).Warn("the log is of an older generation of the swarm: it was set aside, and this node starts with an empty one",
+		"generation", o.Generation, "kept", kept)
+	return openStores(o)
 }
 
 func loggerOf(o Options) *slog.Logger {
@@ -153,7 +226,6 @@ func loggerOf(o Options) *slog.Logger {
 // streams, if it fails.
 func open(o Options, st *stores, tune tuning) (*Group, error) {
 	g := &Group{
-		self:    o.Self,
 		dir:     o.Dir,
 		log:     loggerOf(o),
 		stores:  st,
@@ -162,30 +234,39 @@ func open(o Options, st *stores, tune tuning) (*Group, error) {
 		closing: make(chan struct{}),
 		closed:  make(chan struct{}),
 		applied: o.Changed,
+		missing: o.PagesMissing,
+		clock:   o.Clock,
 	}
+	if g.clock == nil {
+		g.clock = time.Now
+	}
+	g.fence.superseded = o.Superseded
 	g.fsm = newFSM(fsmHooks{
 		pages:    o.Pages,
 		changed:  g.change,
 		members:  func() { nudge(g.members) },
 		snapshot: tune.snapshotBytes,
 	})
-	var err error
-	if g.hadState, err = raft.HasExistingState(st.logs, st.stable, st.snapshots); err != nil {
+	if err := g.identify(o); err != nil {
 		return nil, damaged(o.Dir, err)
 	}
 	logger := newRaftLog(g.log)
-	g.streams = newStreams(o.Streams, o.Self)
+	g.streams = newStreams(o.Streams, g.card(o))
+	var err error
 	g.transport = newTransport(g, g.streams, logger)
+	g.disk = newDisk(g, st)
 	if g.raft, err = g.start(logger); err != nil {
 		g.transport.Close()
 		g.streams.closeConns()
 		return nil, err
 	}
+	g.disk.live.Store(true)
 	g.observe()
 	g.committer = newCommitter(g)
 	g.wait.Go(g.committer.run)
 	g.wait.Go(g.committer.settle)
 	g.wait.Go(g.takeSnapshots)
+	g.streams.start()
 	return g, nil
 }
 
@@ -197,10 +278,10 @@ func (g *Group) start(logger *raftLog) (r *raft.Raft, err error) {
 		}
 	}()
 	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(g.self)
-	conf.HeartbeatTimeout = heartbeatTimeout
-	conf.ElectionTimeout = electionTimeout
-	conf.LeaderLeaseTimeout = leaseTimeout
+	conf.LocalID = g.me.id()
+	conf.HeartbeatTimeout = g.tune.heartbeat
+	conf.ElectionTimeout = g.tune.election
+	conf.LeaderLeaseTimeout = g.tune.lease
 	conf.CommitTimeout = commitTimeout
 	conf.MaxAppendEntries = maxAppendEntries
 	conf.BatchApplyCh = true
@@ -210,7 +291,11 @@ func (g *Group) start(logger *raftLog) (r *raft.Raft, err error) {
 	conf.TrailingLogs = g.tune.trailingEntries
 	conf.NoLegacyTelemetry = true
 	conf.Logger = logger
-	r, err = raft.NewRaft(conf, g.fsm, g.stores.logs, g.stores.stable, g.stores.snapshots, g.transport)
+	cache, err := raft.NewLogCache(cachedEntries, g.disk)
+	if err != nil {
+		return nil, err
+	}
+	r, err = raft.NewRaft(conf, g.fsm, cache, g.disk, g.stores.snapshots, g.transport)
 	if fault := g.fsm.fault(); fault != nil {
 		err = fault // says more than raft, which only logs why a snapshot was refused
 	} else if err != nil {
@@ -277,7 +362,7 @@ func (g *Group) HasState() bool { return g.hadState }
 // there, with the same keys or others; where another swarm was founded, or a
 // group joined, it is CODE_CONFLICT. It needs no Run.
 func (g *Group) Found(ctx context.Context, found *wire.FoundSwarm) error {
-	err := g.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{g.server(g.self)}}).Error()
+	err := g.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{g.me.raft()}}).Error()
 	if errors.Is(err, raft.ErrCantBootstrap) && !g.soleVoter() {
 		return wire.Errorf(wire.Code_CODE_CONFLICT, "%s already belongs to a swarm", g.dir)
 	}
@@ -296,14 +381,17 @@ func (g *Group) Found(ctx context.Context, found *wire.FoundSwarm) error {
 }
 
 func (g *Group) soleVoter() bool {
-	voters := g.Voters()
-	return len(voters) == 1 && voters[0] == g.self
+	voters := slices.DeleteFunc(g.Servers(), func(s Server) bool { return !s.Voter })
+	return len(voters) == 1 && voters[0] == g.me
 }
 
-// server returns a voter's entry in the configuration: addresses are IDs.
-func (g *Group) server(id wire.DeviceID) raft.Server {
-	return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(id), Address: raft.ServerAddress(id)}
-}
+// Replica names this node's memory of the log, for its profile in the registry:
+// 16 hex digits, or "" for a folder that was made before replicas had names.
+func (g *Group) Replica() string { return g.me.Replica }
+
+// Generation returns the generation of the swarm that this node's log belongs
+// to: 1 before any recovery.
+func (g *Group) Generation() uint64 { return g.generation }
 
 // Read calls f with the state under the read lock. f must be short, must not
 // call the Group, and must not keep what it read.

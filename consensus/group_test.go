@@ -235,3 +235,23 @@ func TestAClosedGroupAnswersThatItStops(t *testing.T) {
 		wantCode(t, n.Verify(t.Context()), wire.Code_CODE_UNAVAILABLE)
 	})
 }
+
+// What package node does when a leader is to lead no more and stays: raft's #696
+// is why the instance that handed over is not used again.
+func TestAGroupThatHandedOverIsOpenedAgainAndLeadsAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := swarm(t, 3)
+		for range 6 {
+			eventually(t, "someone leads", func() bool { return leader(nodes) != nil })
+			first := leader(nodes)
+			start := time.Now()
+			first.quit()
+			first.open()
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("handing over, closing and opening took %v", took)
+			}
+			propose(t, nodes, rename(first.self.id, first.self.id, "handed over"))
+			agree(t, nodes)
+		}
+	})
+}

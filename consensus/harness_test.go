@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +70,37 @@ type pipeLayer struct {
 type pipe struct {
 	a, b string
 	conn net.Conn
+	gone *atomic.Bool
+}
+
+// pipeEnd is one end of a connection. Once it is gone nothing arrives any more,
+// and neither end is told.
+type pipeEnd struct {
+	net.Conn
+	gone *atomic.Bool
+}
+
+func (e *pipeEnd) Write(p []byte) (int, error) {
+	if e.gone.Load() {
+		return len(p), nil
+	}
+	return e.Conn.Write(p)
+}
+
+// forget makes the connections that two members have silent for ever. New ones
+// work.
+func (n *network) forget(x, y wire.DeviceID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, l := range n.layers {
+		l.mu.Lock()
+		for _, p := range l.pipes {
+			if p.a == string(x) && p.b == string(y) || p.a == string(y) && p.b == string(x) {
+				p.gone.Store(true)
+			}
+		}
+		l.mu.Unlock()
+	}
 }
 
 func (l *pipeLayer) Accept() (net.Conn, error) {
@@ -94,7 +127,9 @@ func (l *pipeLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn
 	if peer == nil || cut {
 		return nil, fmt.Errorf("no way to %s", to)
 	}
-	here, there := net.Pipe()
+	a, b := net.Pipe()
+	gone := new(atomic.Bool)
+	here, there := &pipeEnd{Conn: a, gone: gone}, &pipeEnd{Conn: b, gone: gone}
 	select {
 	case peer.accept <- there:
 	case <-peer.done:
@@ -105,7 +140,7 @@ func (l *pipeLayer) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn
 		return nil, fmt.Errorf("%s does not answer", to)
 	}
 	l.mu.Lock()
-	l.pipes = append(l.pipes, pipe{l.id, string(to), here})
+	l.pipes = append(l.pipes, pipe{l.id, string(to), here, gone})
 	l.mu.Unlock()
 	return here, nil
 }
@@ -158,6 +193,8 @@ type node struct {
 	linger time.Duration // how long lead takes to end
 	gaveUp error         // what lead returns at once
 	pages  []wire.Hash
+	newer  []uint64       // generations that Superseded was told of
+	more   func(*Options) // what a test adds; may be nil
 }
 
 // newNode opens a member over files in a folder of its own, and runs it.
@@ -189,14 +226,39 @@ func startNode(n *node) *node {
 }
 
 func (n *node) options() Options {
-	return Options{
+	o := Options{
 		Self: n.self.id, Dir: n.dir, Streams: n.net.listen(n.self.id),
 		Pages: func(named, _ []wire.Hash) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.pages = append(n.pages, named...)
 		},
+		Superseded: func(generation uint64) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.newer = append(n.newer, generation)
+		},
 	}
+	if n.more != nil {
+		n.more(&o)
+	}
+	return o
+}
+
+func (n *node) superseded() []uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.newer)
+}
+
+// loseDisk kills n, and starts it with an empty folder.
+func (n *node) loseDisk() {
+	n.t.Helper()
+	n.kill()
+	if err := os.RemoveAll(n.dir); err != nil {
+		n.t.Fatal(err)
+	}
+	n.open()
 }
 
 func (n *node) open() {
@@ -204,7 +266,7 @@ func (n *node) open() {
 	o := n.options()
 	st, err := n.memory, error(nil)
 	if st == nil {
-		st, err = openStores(o.Dir, newRaftLog(loggerOf(o)))
+		st, err = openFolder(o)
 	}
 	if err != nil {
 		n.t.Fatalf("opening the stores: %v", err)
@@ -301,7 +363,21 @@ func (n *node) found() *node {
 		n.t.Fatalf("founding: %v", err)
 	}
 	n.until("lead is called", func() bool { return len(n.seenTerms()) > 0 })
+	n.report([]*node{n})
 	return n
+}
+
+// report tells the registry which memory n has, as the Hello of its session does.
+func (n *node) report(nodes []*node) {
+	n.t.Helper()
+	p := profile(n.name(n.self.id))
+	if p.Name == "" {
+		p.Name = "member"
+	}
+	p.Replica = n.Replica()
+	propose(n.t, nodes, &wire.Op{Actor: string(n.self.id), Kind: &wire.Op_UpdateDevice{
+		UpdateDevice: &wire.UpdateDevice{DeviceId: string(n.self.id), Profile: p},
+	}})
 }
 
 func foundation(self identity) *wire.FoundSwarm {
@@ -315,10 +391,10 @@ func foundation(self identity) *wire.FoundSwarm {
 }
 
 // propose commits an operation on whoever leads, and fails the test if that
-// takes 10 s.
+// takes 30 s.
 func propose(t testing.TB, nodes []*node, op *wire.Op) state.OpResult {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
 		for _, n := range nodes {
@@ -336,7 +412,7 @@ func propose(t testing.TB, nodes []*node, op *wire.Op) state.OpResult {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatal("nobody committed an operation within 10 s")
+	t.Fatal("nobody committed an operation within 30 s")
 	return state.OpResult{}
 }
 
@@ -404,6 +480,7 @@ func swarmOf(t testing.TB, size int, open func(testing.TB, *network, string) *no
 	for i := 1; i < size; i++ {
 		n := open(t, net, fmt.Sprintf("device %d", i))
 		admit(t, nodes, nodes[0].self.id, n.self)
+		n.report(nodes)
 		nodes = append(nodes, n)
 	}
 	eventually(t, fmt.Sprintf("%d members have their votes", size), func() bool {

@@ -13,8 +13,13 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// retryPause is the pause before a leader asks raft again.
-const retryPause = 50 * time.Millisecond
+const (
+	// retryPause is the pause before a leader asks raft again.
+	retryPause = 50 * time.Millisecond
+	// slowEnd is how long lead may take to return before that is worth a line: the
+	// next term of this node waits for it.
+	slowEnd = time.Second
+)
 
 // Run takes part until ctx ends, and returns nil then: a node that leads hands
 // leadership over first, for at most 3 s, and a sole voter makes its standby the
@@ -35,7 +40,7 @@ func (g *Group) Run(ctx context.Context, lead func(ctx context.Context, term uin
 	defer g.running.Store(false)
 	for {
 		changed := g.changes.next()
-		if err := g.fsm.fault(); err != nil {
+		if err := g.fault(); err != nil {
 			return err
 		}
 		if term, ok := g.leading(); ok && ctx.Err() == nil {
@@ -56,10 +61,11 @@ func (g *Group) Run(ctx context.Context, lead func(ctx context.Context, term uin
 	}
 }
 
-// leading returns the term in which this node leads now.
+// leading returns the term in which this node leads now. A node that was cut off
+// does not, whatever its raft instance believes.
 func (g *Group) leading() (term uint64, ok bool) {
 	before := g.raft.CurrentTerm()
-	leads := g.raft.State() == raft.Leader
+	leads := g.raft.State() == raft.Leader && !g.fence.isCut()
 	return before, leads && g.raft.CurrentTerm() == before
 }
 
@@ -114,21 +120,26 @@ func (g *Group) runTerm(ctx context.Context, term uint64, lead func(context.Cont
 		g.handOver(term)
 	}
 	endLead()
+	if errors.Is(err, ErrStalled) {
+		waitFor(&roles, settleTimeout) // it may wait for the same disk
+		return err
+	}
+	start := time.Now()
 	roles.Wait()
+	if took := time.Since(start); took >= slowEnd {
+		g.log.Warn("the coordinator's role took long to end; had this node led again, it would have coordinated nothing meanwhile", "term", term, "took", took)
+	}
 	return err
 }
 
-// catchUp waits until what earlier leaders committed is applied, and a swarm is
-// founded. False means that the term, or ctx, ended before.
+// catchUp waits until what earlier leaders committed is applied, a swarm is
+// founded, and the state is of the log's generation. False means that the term,
+// or ctx, ended before.
 func (g *Group) catchUp(ctx context.Context, term uint64) bool {
 	for g.leads(term) && ctx.Err() == nil {
 		changed := g.changes.next()
-		if g.Barrier(ctx) == nil {
-			founded := false
-			g.Read(func(s *state.State) { founded = s.Founded() })
-			if founded {
-				return g.leads(term)
-			}
+		if g.Barrier(ctx) == nil && g.founded() && g.raiseGeneration(ctx, term) {
+			return g.leads(term)
 		}
 		timer := time.NewTimer(retryPause)
 		select {
@@ -144,12 +155,35 @@ func (g *Group) catchUp(ctx context.Context, term uint64) bool {
 	return false
 }
 
+func (g *Group) founded() (founded bool) {
+	g.Read(func(s *state.State) { founded = s.Founded() })
+	return founded
+}
+
+// raiseGeneration commits that the swarm is of the generation that Recover gave
+// this log, if the state does not say so yet.
+func (g *Group) raiseGeneration(ctx context.Context, term uint64) bool {
+	known := uint64(0)
+	g.Read(func(s *state.State) { known = s.Generation() })
+	if known >= g.generation {
+		return true
+	}
+	_, err := g.Propose(ctx, term, &wire.Op{
+		Actor: string(g.me.ID),
+		Kind:  &wire.Op_RaiseGeneration{RaiseGeneration: &wire.RaiseGeneration{Generation: g.generation}},
+	})
+	if err != nil {
+		g.log.Debug("the swarm's generation could not be raised; trying again", "generation", g.generation, "error", err)
+	}
+	return err == nil
+}
+
 // watchTerm returns when the term is over or should be: nil when leadership was
 // lost, ctx ended or the group is closed; otherwise why this node cannot lead.
 func (g *Group) watchTerm(ctx context.Context, term uint64, ended <-chan error) error {
 	for {
 		changed := g.changes.next()
-		if err := g.fsm.fault(); err != nil {
+		if err := g.fault(); err != nil {
 			return err
 		}
 		if !g.leads(term) {
@@ -177,17 +211,17 @@ func (g *Group) handOver(term uint64) {
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTimeout)
 	defer cancel()
 	for ctx.Err() == nil && g.leads(term) {
-		to, voter, hope := g.successor(term)
+		to, found, hope := g.successor(term)
 		if !hope {
 			return
 		}
-		if to != "" {
-			err := g.handTo(ctx, to, voter)
+		if found {
+			err := g.handTo(ctx, to)
 			if err == nil {
-				g.log.Info("leadership handed over", "to", to, "term", term)
+				g.log.Info("leadership handed over", "to", to.ID, "term", term)
 				return
 			}
-			g.log.Debug("leadership not handed over", "to", to, "error", err)
+			g.log.Debug("leadership not handed over", "to", to.ID, "error", err)
 		}
 		select {
 		case <-time.After(retryPause):
@@ -201,28 +235,28 @@ func (g *Group) handOver(term uint64) {
 // successor picks the server with the longest log of those that answer: among
 // the voters, or where this node is the only one, among the standbys that have
 // caught up. Hope means that there may be one later, if there is none now.
-func (g *Group) successor(term uint64) (to wire.DeviceID, voter, hope bool) {
+func (g *Group) successor(term uint64) (to Server, found, hope bool) {
 	sole := g.soleVoter()
 	best := uint64(0)
 	last := g.raft.LastIndex()
 	for _, s := range g.Servers() {
-		if s.ID == g.self || s.Voter == sole {
+		if s.id() == g.me.id() || s.Voter == sole {
 			continue
 		}
-		f := g.transport.follower(s.ID, term)
+		f := g.transport.follower(s, term)
 		answers := time.Since(f.contact) < aliveWithin
 		hope = hope || s.Voter || answers
 		if answers && f.matched >= best && (s.Voter || f.matched >= last) {
-			to, voter, best = s.ID, s.Voter, f.matched
+			to, found, best = s, true, f.matched
 		}
 	}
-	return to, voter, hope
+	return to, found, hope
 }
 
 // handTo makes one server the leader.
-func (g *Group) handTo(ctx context.Context, to wire.DeviceID, voter bool) error {
-	s := g.server(to)
-	if voter {
+func (g *Group) handTo(ctx context.Context, to Server) error {
+	s := to.raft()
+	if to.Voter {
 		return g.await(ctx, func() raft.Future { return g.raft.LeadershipTransferToServer(s.ID, s.Address) })
 	}
 	// Two voters can do nothing without each other. So this node does not only
@@ -233,15 +267,15 @@ func (g *Group) handTo(ctx context.Context, to wire.DeviceID, voter bool) error 
 		return err
 	}
 	err = g.await(ctx, func() raft.Future {
-		return g.raft.DemoteVoter(raft.ServerID(g.self), 0, handOverTimeout)
+		return g.raft.DemoteVoter(g.me.id(), 0, handOverTimeout)
 	})
 	if err != nil {
 		g.log.Warn("the standby was made a voter, but this node could not give up its own vote: both are needed until they meet again",
-			"standby", to, "error", err)
+			"standby", to.ID, "error", err)
 		return err
 	}
 	// The standby would notice by its time-out; this spares the gap.
-	self := g.server(g.self)
+	self := g.me.raft()
 	args := raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax,
 		ID:              []byte(self.ID),

@@ -63,7 +63,7 @@ func TestLeadershipLostAndRegainedIsTwoTerms(t *testing.T) {
 			}
 			eventually(t, "someone leads", func() bool { return leader(nodes) != nil })
 			if now := leader(nodes); now != first {
-				server := first.server(first.self.id)
+				server := first.me.raft()
 				_ = now.raft.LeadershipTransferToServer(server.ID, server.Address).Error()
 			}
 			time.Sleep(6 * time.Second)
@@ -100,7 +100,7 @@ func TestOnlyOneRunAtATime(t *testing.T) {
 func TestAnInterruptedFoundingGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, newNetwork(), "founder")
-		bootstrap := raft.Configuration{Servers: []raft.Server{n.server(n.self.id)}}
+		bootstrap := raft.Configuration{Servers: []raft.Server{n.me.raft()}}
 		if err := n.raft.BootstrapCluster(bootstrap).Error(); err != nil {
 			t.Fatal(err)
 		}

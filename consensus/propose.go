@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -80,7 +79,8 @@ func newCommitter(g *Group) *committer {
 // this node does not lead in that term, or ctx ended while op still waited; it
 // has not happened and will not. CODE_UNKNOWN_OUTCOME: leadership was lost, or
 // ctx ended, while op was being written; it may happen. CODE_INVALID: op is
-// larger than 1 MiB.
+// larger than 1 MiB. CODE_PRECONDITION, naming it: a voter runs a version that
+// does not understand op (see Format).
 func (g *Group) Propose(ctx context.Context, term uint64, op *wire.Op) (state.OpResult, error) {
 	p := &proposal{op: op, term: term, size: proto.Size(op), done: make(chan answer, 1)}
 	if p.size > maxOp {
@@ -88,6 +88,9 @@ func (g *Group) Propose(ctx context.Context, term uint64, op *wire.Op) (state.Op
 	}
 	if leads, ok := g.leading(); !ok || leads != term {
 		return state.OpResult{}, errNotLeading
+	}
+	if err := g.checkFormat(op); err != nil {
+		return state.OpResult{}, err
 	}
 	select {
 	case g.committer.queue <- p:
@@ -97,6 +100,27 @@ func (g *Group) Propose(ctx context.Context, term uint64, op *wire.Op) (state.Op
 		return state.OpResult{}, errClosed
 	}
 	return p.wait(ctx, g.closed)
+}
+
+// checkFormat refuses what a voter would not understand.
+func (g *Group) checkFormat(op *wire.Op) error {
+	need := state.FormatOf(op)
+	format, holder := g.format()
+	if need <= format {
+		return nil
+	}
+	if holder == "" {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "this needs command format %d, and this version of ostrich understands up to %d", need, format)
+	}
+	version := ""
+	g.Read(func(s *state.State) {
+		if d := s.Device(holder); d != nil {
+			version = d.Profile.GetVersion()
+		}
+	})
+	return wire.Errorf(wire.Code_CODE_PRECONDITION,
+		"this needs command format %d, and the voter %s runs version %q of ostrich, which understands up to %d: upgrade it first",
+		need, g.nameOf(holder), version, format)
 }
 
 // Why an operation has not happened, or may have.
@@ -193,15 +217,17 @@ func (c *committer) poll() *proposal {
 	}
 }
 
-// commit hands an entry to raft. Its time never goes back: neither behind this
-// committer's last entry nor behind what is in the state.
+// commit hands an entry to raft. Its time is later than that of the entries
+// before it, also while the clock stands still or has gone back: when a job was
+// made tells it from one that had its ID before.
 func (c *committer) commit(batch []*proposal) {
-	cmd := &wire.Command{Format: state.Format, Term: batch[0].term, Ops: make([]*wire.Op, len(batch))}
+	cmd := &wire.Command{Format: 1, Term: batch[0].term, Ops: make([]*wire.Op, len(batch))}
 	for i, p := range batch {
 		cmd.Ops[i] = p.op
+		cmd.Format = max(cmd.Format, state.FormatOf(p.op))
 	}
 	c.group.Read(func(s *state.State) {
-		c.lastMS = max(c.lastMS, s.TimeMS(), time.Now().UnixMilli())
+		c.lastMS = max(c.lastMS+1, s.TimeMS()+1, c.group.clock().UnixMilli())
 	})
 	cmd.TimeMs = c.lastMS
 	data, err := encodeEntry(cmd)

@@ -27,14 +27,23 @@ type reconciler struct {
 	term  uint64
 	// since is when each server was first seen in this term: silence counts
 	// from there.
-	since map[wire.DeviceID]time.Time
+	since map[Server]time.Time
+	// unnamed is when each member was first seen online with no replica named.
+	unnamed map[wire.DeviceID]time.Time
 	// goal is the end of the log at the look before.
 	goal uint64
 }
 
+func newReconciler(g *Group, term uint64) *reconciler {
+	return &reconciler{
+		group: g, term: term, goal: g.raft.LastIndex(),
+		since: make(map[Server]time.Time), unnamed: make(map[wire.DeviceID]time.Time),
+	}
+}
+
 // reconcile brings the group's servers in line with the registry until ctx ends.
 func (g *Group) reconcile(ctx context.Context, term uint64) {
-	r := &reconciler{group: g, term: term, since: make(map[wire.DeviceID]time.Time), goal: g.raft.LastIndex()}
+	r := newReconciler(g, term)
 	for ctx.Err() == nil {
 		pause := g.tune.reconcileIdle
 		if r.look(ctx) {
@@ -61,11 +70,14 @@ func (r *reconciler) look(ctx context.Context) (hurry bool) {
 	}
 	if err := r.group.alter(ctx, c); err != nil {
 		if ctx.Err() == nil {
-			r.group.log.Warn("the group's servers could not be changed; trying again", "change", string(c.verb), "device", c.id, "error", err)
+			r.group.log.Warn("the group's servers could not be changed; trying again", "change", string(c.verb), "device", c.server.ID, "error", err)
 		}
 		return false
 	}
-	r.group.log.Info("the group's servers changed", "change", string(c.verb), "device", c.id)
+	if c.verb == addStandby { // how long it was silent before does not count: it would be removed again at once
+		delete(r.since, Server{ID: c.server.ID, Replica: c.server.Replica})
+	}
+	r.group.log.Info("the group's servers changed", "change", string(c.verb), "device", c.server.ID)
 	return true
 }
 
@@ -79,44 +91,86 @@ func (v view) waitsForStandby() bool {
 }
 
 func (r *reconciler) view(now time.Time) view {
-	v := view{self: r.group.self, absentAfter: r.group.tune.absentAfter}
-	for _, s := range r.group.Servers() {
+	g := r.group
+	v := view{self: g.me, absentAfter: g.tune.absentAfter}
+	for _, s := range g.Servers() {
 		v.servers = append(v.servers, r.serverView(s, now))
 	}
-	r.group.Read(func(s *state.State) {
+	g.Read(func(s *state.State) {
 		for _, d := range s.Devices() {
 			if d.Role >= wire.Role_ROLE_MEMBER {
-				v.members = append(v.members, memberView{id: d.ID, online: d.Online, joinedAtMS: d.JoinedAtMS})
+				v.members = append(v.members, viewMember(d, s.FormatInUse()))
 			}
 		}
 	})
+	named := v.namesReplicas()
+	for i := range v.members {
+		m := &v.members[i]
+		n, known := g.pagesMissing(m.id)
+		m.complete = known && n == 0
+		m.unnamed = named && r.awaitsReplica(*m, now)
+	}
 	return v
 }
 
-func (r *reconciler) serverView(s Server, now time.Time) serverView {
-	if s.ID == r.group.self {
-		return serverView{id: s.ID, voter: s.Voter, caughtUp: true}
+// awaitsReplica reports whether a member may be about to say which replica it
+// has. One that has been there for newcomerGrace and named none has a folder
+// from before replicas had names.
+func (r *reconciler) awaitsReplica(m memberView, now time.Time) bool {
+	if m.replica != "" {
+		return false
 	}
-	since, ok := r.since[s.ID]
+	if !m.online {
+		delete(r.unnamed, m.id)
+		return true
+	}
+	since, ok := r.unnamed[m.id]
 	if !ok {
 		since = now
-		r.since[s.ID] = now
+		r.unnamed[m.id] = now
 	}
-	f := r.group.transport.follower(s.ID, r.term)
+	return now.Sub(since) < newcomerGrace
+}
+
+func viewMember(d *state.Device, inUse uint32) memberView {
+	return memberView{
+		id: d.ID, replica: d.Replica(), online: d.Online, joinedAtMS: d.JoinedAtMS,
+		idle:     d.Mode == wire.DeviceMode_DEVICE_MODE_DRAINING || d.Mode == wire.DeviceMode_DEVICE_MODE_DISABLED,
+		outdated: max(1, d.Profile.GetFormat()) < inUse,
+	}
+}
+
+func (r *reconciler) serverView(s Server, now time.Time) serverView {
+	view := serverView{id: s.ID, replica: s.Replica, voter: s.Voter, caughtUp: true}
+	if s.id() == r.group.me.id() {
+		return view
+	}
+	key := Server{ID: s.ID, Replica: s.Replica}
+	since, ok := r.since[key]
+	if !ok {
+		since = now
+		r.since[key] = now
+	}
+	f := r.group.transport.follower(s, r.term)
 	if f.contact.After(since) {
 		since = f.contact
 	}
-	return serverView{
-		id:       s.ID,
-		voter:    s.Voter,
-		silent:   max(0, now.Sub(since)),
-		caughtUp: !f.contact.IsZero() && f.matched >= r.goal,
+	view.silent = max(0, now.Sub(since))
+	view.caughtUp = !f.contact.IsZero() && f.matched >= r.goal
+	return view
+}
+
+// pagesMissing asks the caller of Open.
+func (g *Group) pagesMissing(id wire.DeviceID) (n uint64, known bool) {
+	if g.missing == nil {
+		return 0, true
 	}
+	return g.missing(id)
 }
 
 // alter makes one change and waits for it to be committed.
 func (g *Group) alter(ctx context.Context, c change) error {
-	s := g.server(c.id)
+	s := c.server.raft()
 	return g.await(ctx, func() raft.Future {
 		switch c.verb {
 		case addStandby:

@@ -8,13 +8,6 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// Server is a member of the Raft group: a voter, or a standby that receives the
-// log and has no vote.
-type Server struct {
-	ID    wire.DeviceID
-	Voter bool
-}
-
 // Status is what the group says of itself; it may be taken at any time, quorum
 // or not.
 type Status struct {
@@ -49,7 +42,7 @@ func (g *Group) Status() Status {
 		Last:      g.raft.LastIndex(),
 		Committed: g.raft.CommitIndex(),
 		Applied:   g.raft.AppliedIndex(),
-		Fault:     g.fsm.fault(),
+		Fault:     g.fault(),
 	}
 	s.Lag = s.Committed - min(s.Committed, s.Applied)
 	for _, server := range g.Servers() {
@@ -59,7 +52,7 @@ func (g *Group) Status() Status {
 			s.Standbys = append(s.Standbys, server.ID)
 		}
 	}
-	if contact := g.raft.LastContact(); leader != g.self {
+	if contact := g.raft.LastContact(); leader != g.me.ID {
 		s.SinceContact = -1
 		if !contact.IsZero() {
 			s.SinceContact = time.Since(contact)
@@ -83,8 +76,11 @@ func roleWord(s raft.RaftState) string {
 // Leader returns who leads the group, "" if that is not known, and the newest
 // term that this node knows of. It is a hint: Verify makes sure.
 func (g *Group) Leader() (id wire.DeviceID, term uint64) {
+	if g.fence.isCut() {
+		return "", g.raft.CurrentTerm()
+	}
 	_, leader := g.raft.LeaderWithID()
-	return wire.DeviceID(leader), g.raft.CurrentTerm()
+	return serverOf(leader).ID, g.raft.CurrentTerm()
 }
 
 // Servers returns the group's servers by this node's newest configuration, which
@@ -94,7 +90,9 @@ func (g *Group) Servers() []Server {
 	configuration := g.raft.GetConfiguration().Configuration()
 	servers := make([]Server, 0, len(configuration.Servers))
 	for _, s := range configuration.Servers {
-		servers = append(servers, Server{ID: wire.DeviceID(s.ID), Voter: s.Suffrage == raft.Voter})
+		server := serverOf(s.ID)
+		server.Voter = s.Suffrage == raft.Voter
+		servers = append(servers, server)
 	}
 	return servers
 }

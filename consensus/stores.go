@@ -47,7 +47,8 @@ func (s *stores) close() error {
 
 // openStores opens the folder, and checks the log before anything is written to
 // it.
-func openStores(dir string, logger *raftLog) (*stores, error) {
+func openStores(o Options) (*stores, error) {
+	dir, logger := o.Dir, newRaftLog(loggerOf(o))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the folder of the replicated log: %w", err)
 	}
@@ -67,27 +68,30 @@ func openStores(dir string, logger *raftLog) (*stores, error) {
 	}
 	var log *raftboltdb.BoltStore
 	err = guard(func() (err error) {
-		log, err = openLog(path, false)
+		log, err = openLog(path, openMode{noSync: o.Faults.NoSync})
 		return err
 	})
 	if err != nil {
 		return nil, openError(dir, err)
 	}
-	cache, err := raft.NewLogCache(cachedEntries, log)
-	if err != nil {
-		return nil, errors.Join(err, log.Close())
+	st := &stores{logs: log, stable: log, snapshots: snapshots, closer: log.Close}
+	if o.Wrap != nil {
+		st.logs, st.stable = o.Wrap(log, log)
 	}
-	return &stores{logs: cache, stable: log, snapshots: snapshots, closer: log.Close}, nil
+	return st, nil
 }
 
-func openLog(path string, readOnly bool) (*raftboltdb.BoltStore, error) {
+type openMode struct{ readOnly, noSync bool }
+
+func openLog(path string, mode openMode) (*raftboltdb.BoltStore, error) {
 	return raftboltdb.New(raftboltdb.Options{
-		Path: path,
+		Path:   path,
+		NoSync: mode.noSync,
 		BoltOptions: &bbolt.Options{
 			Timeout:        lockTimeout,
 			NoFreelistSync: true,
 			FreelistType:   bbolt.FreelistMapType,
-			ReadOnly:       readOnly,
+			ReadOnly:       mode.readOnly,
 		},
 	})
 }
@@ -116,7 +120,7 @@ func newestSnapshot(snapshots raft.SnapshotStore) (index uint64, err error) {
 // checkLog reads the whole log before bbolt opens it for writing: what is
 // damaged becomes an error here, where raft would panic, or use it.
 func checkLog(path string, covered uint64) error {
-	log, err := openLog(path, true)
+	log, err := openLog(path, openMode{readOnly: true})
 	if err != nil {
 		return err
 	}
@@ -172,6 +176,5 @@ func openError(dir string, err error) error {
 
 // damaged is the error of a file or folder whose contents cannot be right.
 func damaged(path string, err error) error {
-	return wire.Errorf(wire.Code_CODE_INTERNAL,
-		"%s is damaged and is left as it is (%v): where the swarm has other members, set this data folder aside and join again", path, err)
+	return fmt.Errorf("%s is %w and is left as it is (%v): where the swarm has other members, set it aside and let them bring this device up to date", path, ErrDamaged, err)
 }

@@ -6,21 +6,35 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 // transport is raft's network transport, and remembers what the answers to this
 // node's own messages say about its followers: raft keeps that to itself, and a
 // standby must not get a vote before its log has caught up.
+//
+// It is three of raft's transports. One takes what comes in. One sends what is
+// small and urgent (heartbeats, votes, "lead now"), and waits for quickTimeout at
+// the most. One sends entries and snapshots, which may take long on a slow disk.
+// Each keeps streams for reuse; those kept from before may lead to a process that
+// is gone. A vote that is lost so costs a round of the election, and an entry
+// rpcTimeout, so both begin with new streams: see freshen.
 type transport struct {
 	*raft.NetworkTransport
-	leads   func(term uint64) bool
-	closing <-chan struct{}
+	quick, bulk *raft.NetworkTransport
+	streams     *streams
+	leads       func(term uint64) bool
+	closing     <-chan struct{}
+	// freshFor is how long after they were renewed quick streams may be reused by a
+	// candidate: half of the shortest round of an election.
+	freshFor time.Duration
 
 	mu        sync.Mutex
 	term      uint64 // the term that followers are about
 	followers map[raft.ServerID]follower
+	// freshened is when the quick streams were last renewed; bulkTerm the term in
+	// which the others were.
+	freshened time.Time
+	bulkTerm  uint64
 }
 
 // follower is what a leader knows about another server in its present term.
@@ -32,6 +46,9 @@ type follower struct {
 }
 
 const (
+	// quickTimeout bounds dialling for what is urgent, and then the exchange: what
+	// comes later than an election takes is of no use.
+	quickTimeout = time.Second
 	// contactTick is how often a held message looks for a sign of life.
 	contactTick = 50 * time.Millisecond
 	// maxHold bounds how long one is held: raft does not see meanwhile that the
@@ -40,17 +57,61 @@ const (
 )
 
 func newTransport(g *Group, s *streams, logger *raftLog) *transport {
-	return &transport{
-		leads:   g.leads,
-		closing: g.closing,
-		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream:          s,
-			MaxPool:         3,
+	over := func(layer raft.StreamLayer, pool int, timeout time.Duration) *raft.NetworkTransport {
+		return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream:          layer,
+			MaxPool:         pool,
 			MaxRPCsInFlight: 1, // pipelining can deadlock replication (measured.md)
-			Timeout:         rpcTimeout,
+			Timeout:         timeout,
 			Logger:          logger,
-		}),
-		followers: make(map[raft.ServerID]follower),
+		})
+	}
+	return &transport{
+		NetworkTransport: over(s, 0, rpcTimeout),
+		quick:            over(newDialer(s, true), 2, quickTimeout),
+		bulk:             over(newDialer(s, false), 1, rpcTimeout),
+		streams:          s,
+		leads:            g.leads,
+		closing:          g.closing,
+		freshFor:         g.tune.election / 2,
+		followers:        make(map[raft.ServerID]follower),
+	}
+}
+
+// Close ends the transport. It may be called twice.
+func (t *transport) Close() error {
+	t.NetworkTransport.Close()
+	t.quick.Close()
+	t.bulk.Close()
+	return nil
+}
+
+// RequestPreVote asks a server whether it would vote for this one.
+func (t *transport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	t.freshen()
+	return t.quick.RequestPreVote(id, target, args, resp)
+}
+
+// RequestVote asks a server for its vote.
+func (t *transport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	t.freshen()
+	return t.quick.RequestVote(id, target, args, resp)
+}
+
+// TimeoutNow tells a server to lead now.
+func (t *transport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.quick.TimeoutNow(id, target, args, resp)
+}
+
+// freshen drops the quick streams that were kept, at the first message of each
+// round of an election. What the votes were asked on, the new leader's heartbeats
+// go on with.
+func (t *transport) freshen() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now := time.Now(); now.Sub(t.freshened) >= t.freshFor {
+		t.freshened = now
+		t.quick.CloseStreams()
 	}
 }
 
@@ -58,11 +119,29 @@ func newTransport(g *Group, s *streams, logger *raftLog) *transport {
 // did not arrive are sent again when a heartbeat has: raft itself backs off to
 // 10 s, and for so long a follower that is back would not count.
 func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := t.append(id, target, args, resp)
-	if err != nil && !isHeartbeat(args) && t.awaitContact(id, args.Term) {
-		return t.append(id, target, args, resp)
+	if isHeartbeat(args) {
+		err := t.append(t.quick, id, target, args, resp)
+		if err == nil {
+			t.streams.dropHung(target)
+		}
+		return err
+	}
+	t.freshenBulk(args.Term)
+	err := t.append(t.bulk, id, target, args, resp)
+	if err != nil && t.awaitContact(id, args.Term) {
+		return t.append(t.bulk, id, target, args, resp)
 	}
 	return err
+}
+
+// freshenBulk drops the streams for entries that were kept from earlier terms.
+func (t *transport) freshenBulk(term uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if term > t.bulkTerm {
+		t.bulkTerm = term
+		t.bulk.CloseStreams()
+	}
 }
 
 // isHeartbeat tells raft's heartbeats by the same mark as raft does.
@@ -82,15 +161,15 @@ func (t *transport) awaitContact(id raft.ServerID, term uint64) bool {
 		case <-t.closing:
 			return false
 		}
-		if t.follower(wire.DeviceID(id), term).contact.After(start) {
+		if t.follower(serverOf(id), term).contact.After(start) {
 			return true
 		}
 	}
 	return false
 }
 
-func (t *transport) append(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+func (t *transport) append(over *raft.NetworkTransport, id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	err := over.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Term <= args.Term {
 		matched := uint64(0)
 		if resp.Success {
@@ -103,7 +182,7 @@ func (t *transport) append(id raft.ServerID, target raft.ServerAddress, args *ra
 
 // InstallSnapshot sends a snapshot, and notes the answer.
 func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	err := t.NetworkTransport.InstallSnapshot(id, target, args, resp, data)
+	err := t.bulk.InstallSnapshot(id, target, args, resp, data)
 	if err == nil && resp.Success && resp.Term <= args.Term {
 		t.note(id, args.Term, args.LastLogIndex)
 	}
@@ -124,13 +203,13 @@ func (t *transport) note(id raft.ServerID, term, matched uint64) {
 	t.followers[id] = follower{matched: max(f.matched, matched), contact: time.Now()}
 }
 
-// follower returns what is known about id in term; the zero follower when that
-// is nothing.
-func (t *transport) follower(id wire.DeviceID, term uint64) follower {
+// follower returns what is known about a server in term; the zero follower when
+// that is nothing.
+func (t *transport) follower(s Server, term uint64) follower {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.term != term {
 		return follower{}
 	}
-	return t.followers[raft.ServerID(id)]
+	return t.followers[s.id()]
 }

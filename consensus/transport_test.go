@@ -32,8 +32,8 @@ func TestAStandbyHasCaughtUpWhenItsLogReachesTheLookBefore(t *testing.T) {
 			"a late answer to old": {[]func(*transport){note(term, goal-1), note(term-1, goal)}, 0, false, true},
 		}
 		for name, test := range tests {
-			g := &Group{self: "leader", transport: &transport{followers: make(map[raft.ServerID]follower)}}
-			r := &reconciler{group: g, term: term, goal: goal, since: make(map[wire.DeviceID]time.Time)}
+			g := &Group{me: Server{ID: "leader"}, transport: &transport{followers: make(map[raft.ServerID]follower)}}
+			r := &reconciler{group: g, term: term, goal: goal, since: make(map[Server]time.Time)}
 			r.serverView(Server{ID: id}, time.Now())
 			for _, note := range test.notes {
 				note(g.transport)

@@ -24,23 +24,27 @@ func TestTargetVoters(t *testing.T) {
 }
 
 // parse builds a view: each word is a device, "v" a voter, "s" a standby, "m"
-// a member that is no server; "-" absent for long, "~" silent a little, "?" not
-// caught up, "!" not a member, "." offline. The first is the leader.
+// a member that is no server; "p" lacks pages, "z" is to do no work, "o" is too
+// old for what is in the log; "-" absent for long, "~" silent a little, "?" not
+// caught up, "!" not a member, "#" lost its log, "." offline. The first is the leader.
 func parse(words ...string) view {
 	v := view{absentAfter: absentAfter}
 	for i, w := range words {
 		id := wire.DeviceID(fmt.Sprintf("%d%c", i, w[0]))
 		if i == 0 {
-			v.self = id
+			v.self = Server{ID: id, Voter: true}
 		}
 		has := func(mark byte) bool { return slices.Contains([]byte(w), mark) }
 		if !has('!') {
-			v.members = append(v.members, memberView{id: id, online: !has('.'), joinedAtMS: int64(i)})
+			v.members = append(v.members, memberView{id: id, online: !has('.'), joinedAtMS: int64(i), complete: !has('p'), idle: has('z'), outdated: has('o')})
 		}
 		if w[0] == 'm' {
 			continue
 		}
 		s := serverView{id: id, voter: w[0] == 'v', caughtUp: !has('?')}
+		if has('#') {
+			v.members[len(v.members)-1].replica = "0123456789abcdef"
+		}
 		if has('~') {
 			s.silent = 5 * time.Second
 		}
@@ -75,6 +79,8 @@ func TestNextChange(t *testing.T) {
 		{"no promotion that could not commit", parse("v", "v~", "v-", "s"), ""},
 		{"a stranger is removed", parse("v", "s!"), "remove server 1s"},
 		{"a voter that was removed is removed", parse("v", "v", "v!-"), "remove server 2v"},
+		{"a memory that was lost is a stranger", parse("v", "v", "v#-"), "remove server 2v"},
+		{"it stays while the others cannot commit that", parse("v", "v~", "v#-"), ""},
 		{"the leader never removes itself", parse("v!", "s"), ""},
 		{"too many voters: the most silent goes", parse("v", "v", "v~", "v", "v!"), "remove server 4v"},
 		{"three voters of two members", parse("v", "v", "v!"), "remove server 2v"},
@@ -84,12 +90,23 @@ func TestNextChange(t *testing.T) {
 		{"an absent standby makes room for one online", parse("v", "v", "v", "v", "v", "s", "s-", "m"), "remove server 6s"},
 		{"but not for one offline", parse("v", "v", "v", "v", "v", "s", "s-", "m."), ""},
 		{"those online come first", parse("v", "m.", "m"), "add standby 2m"},
+		{"no replacement that lacks pages", parse("v", "v", "v-", "sp"), ""},
+		{"one that holds all pages goes before", parse("v", "v", "v-", "sp", "s"), "promote to voter 4s"},
+		{"a new vote does not ask for pages", parse("v", "v", "sp"), "promote to voter 2s"},
+		{"one that works before one that does not", parse("v", "v", "sz", "s"), "promote to voter 3s"},
+		{"one that does not work where no other can", parse("v", "v", "sz"), "promote to voter 2s"},
+		{"not while another may become ready", parse("v", "v", "sz", "s?"), ""},
+		{"nor while another can be added", parse("v", "v", "v", "sz", "m"), "add standby 4m"},
+		{"one that does not work makes room", parse("v", "v", "v", "v", "v", "s", "sz", "m"), "remove server 6s"},
+		{"but not for another of its kind", parse("v", "v", "v", "v", "v", "s", "sz", "mz"), ""},
+		{"of too many the one that does not work goes", parse("v", "v", "vz", "v"), "demote to standby 2v"},
+		{"no vote for one that cannot understand", parse("v", "v", "so"), ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			got := ""
 			if c, ok := nextChange(test.view); ok {
-				got = fmt.Sprintf("%s %s", c.verb, c.id)
+				got = fmt.Sprintf("%s %s", c.verb, c.server.ID)
 			}
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
@@ -101,10 +118,10 @@ func TestNextChange(t *testing.T) {
 // applyTo does what raft would do.
 func (c change) applyTo(v view) view {
 	v.servers = slices.Clone(v.servers)
-	i := slices.IndexFunc(v.servers, func(s serverView) bool { return s.id == c.id })
+	i := slices.IndexFunc(v.servers, func(s serverView) bool { return s.id == c.server.ID })
 	switch c.verb {
 	case addStandby:
-		v.servers = append(v.servers, serverView{id: c.id, caughtUp: true})
+		v.servers = append(v.servers, serverView{id: c.server.ID, replica: c.server.Replica, caughtUp: true})
 	case promote:
 		v.servers[i].voter = true
 	case demote:
@@ -129,7 +146,7 @@ func TestChangesConverge(t *testing.T) {
 			words = append(words, rapid.SampledFrom([]string{"v", "s", "m"}).Draw(t, "kind")+mark)
 		}
 		v := parse(words...)
-		if !v.commits("", 0) {
+		if !v.commits(serverView{}, 0) {
 			t.Skip("a leader without a quorum is none")
 		}
 		for step := 0; ; step++ {
@@ -137,15 +154,15 @@ func TestChangesConverge(t *testing.T) {
 			if !ok {
 				break
 			}
-			if v = c.applyTo(v); !v.commits("", 0) {
-				t.Fatalf("%v %v leaves voters that cannot commit: %+v", c.verb, c.id, v)
+			if v = c.applyTo(v); !v.commits(serverView{}, 0) {
+				t.Fatalf("%v %v leaves voters that cannot commit: %+v", c.verb, c.server.ID, v)
 			}
 			if step > 40 {
 				t.Fatalf("no end of changes from %v", words)
 			}
 		}
 		voters := v.pick(func(s serverView) bool { return s.voter })
-		if !slices.ContainsFunc(voters, func(s serverView) bool { return s.id == v.self }) {
+		if !slices.ContainsFunc(voters, v.isSelf) {
 			t.Fatal("the leader has lost its vote")
 		}
 		if healthy && len(voters) != TargetVoters(len(v.members)) {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/ostrich-legs/ostrich/consensus"
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/blob"
@@ -54,7 +53,10 @@ func (n *node) resume(ctx context.Context, m *membership) error {
 	if parseRole(m.Role) < wire.Role_ROLE_MEMBER {
 		return nil
 	}
-	return n.openReplica()
+	if err := n.openReplica(ctx, true); err != nil {
+		return err
+	}
+	return n.rememberLog(n.group())
 }
 
 // compareInvite refuses an invite of another swarm than the folder's. Which
@@ -119,12 +121,12 @@ func (n *node) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return n.joined(invite, admitted)
+	return n.joined(ctx, invite, admitted)
 }
 
 // joined remembers the swarm that let this device in, before it takes part in
 // it: what it promises as a voter must not be forgotten by the next start.
-func (n *node) joined(invite p2p.Invite, a *wire.AdmitResponse) error {
+func (n *node) joined(ctx context.Context, invite p2p.Invite, a *wire.AdmitResponse) error {
 	m := &membership{
 		SwarmID: invite.Swarm, SwarmName: a.GetSwarmName(), Generation: a.GetGeneration(),
 		Role: wire.RoleName(a.GetRole()), DeviceName: n.profile.GetName(),
@@ -146,7 +148,10 @@ func (n *node) joined(invite p2p.Invite, a *wire.AdmitResponse) error {
 	if a.GetRole() < wire.Role_ROLE_MEMBER {
 		return nil
 	}
-	return n.openReplica()
+	if err := n.openReplica(ctx, false); err != nil {
+		return err
+	}
+	return n.rememberLog(n.group())
 }
 
 // found makes a new swarm with this device as its admin. The root key signs
@@ -162,20 +167,20 @@ func (n *node) found(ctx context.Context) error {
 		Role: wire.RoleName(wire.Role_ROLE_ADMIN), DeviceName: n.profile.GetName(),
 	}
 	n.swarm.Store(m)
-	if err := n.openReplica(); err != nil {
+	if err := n.openReplica(ctx, false); err != nil {
 		return err
 	}
-	err = n.replica.Load().group.Found(ctx, op)
+	founded := *m
+	err = n.group().Found(ctx, op)
 	if wire.CodeOf(err) == wire.Code_CODE_CONFLICT {
-		if err = n.foundBefore(m); err != nil {
-			return err
-		}
+		err = n.foundBefore(&founded)
 	}
 	if err != nil {
 		return err
 	}
-	n.log.Info("founded", "swarm", m.SwarmID, "name", m.SwarmName)
-	return n.folder.remember(m)
+	n.log.Info("founded", "swarm", founded.SwarmID, "name", founded.SwarmName)
+	founded.Replica = n.group().Replica()
+	return n.rememberSwarm(&founded)
 }
 
 // founding is the first command of a new swarm.
@@ -201,7 +206,7 @@ func (n *node) founding() (*wire.FoundSwarm, error) {
 // alone, and whose swarm.json is not there.
 func (n *node) foundBefore(m *membership) error {
 	ours := false
-	group := n.replica.Load().group
+	group := n.group()
 	voters := group.Voters()
 	group.Read(func(s *state.State) {
 		d := s.Device(n.id.ID)
@@ -216,36 +221,6 @@ func (n *node) foundBefore(m *membership) error {
 	return nil
 }
 
-// openReplica opens what members have: the group's log and the pages.
-func (n *node) openReplica() error {
-	store, err := blob.Open(n.folder.path("pages"))
-	if err != nil {
-		return err
-	}
-	r := &replica{changed: make(chan struct{}, 1), store: store}
-	r.pages = blob.NewExchange(n.exchangeConfig(store))
-	r.group, err = consensus.Open(consensus.Options{
-		Self:    n.id.ID,
-		Dir:     n.folder.path("raft"),
-		Streams: n.host.RaftStreams(),
-		Pages:   r.pages.Pages,
-		Changed: func() {
-			select {
-			case r.changed <- struct{}{}:
-			default:
-			}
-		},
-		Log: n.log.With("part", "raft"),
-	})
-	if err != nil {
-		r.close()
-		return err
-	}
-	r.lastAtOpen = r.group.Status().Last
-	n.replica.Store(r)
-	return nil
-}
-
 // exchangeConfig tells the pages who votes and what the state names. The group
 // opens after the exchange, which it tells of pages: until then nobody votes
 // and everything may be named.
@@ -257,24 +232,24 @@ func (n *node) exchangeConfig(store *blob.Store) blob.Config {
 			return n.host.Open(ctx, id, p2p.ProtocolPage)
 		},
 		Voters: func() []wire.DeviceID {
-			if r := n.replica.Load(); r != nil {
-				return r.group.Voters()
+			if g := n.group(); g != nil {
+				return g.Voters()
 			}
 			return nil
 		},
 		Members: n.host.Members,
 		Keep:    func() bool { return true },
 		Names: func(h wire.Hash) (named bool) {
-			r := n.replica.Load()
-			if r == nil {
+			g := n.group()
+			if g == nil {
 				return true
 			}
-			r.group.Read(func(s *state.State) { named = s.Names(h) })
+			g.Read(func(s *state.State) { named = s.Names(h) })
 			return named
 		},
 		Named: func() (all []wire.Hash) {
-			if r := n.replica.Load(); r != nil {
-				r.group.Read(func(s *state.State) {
+			if g := n.group(); g != nil {
+				g.Read(func(s *state.State) {
 					for h := range s.Pages() {
 						all = append(all, h)
 					}
@@ -283,8 +258,8 @@ func (n *node) exchangeConfig(store *blob.Store) blob.Config {
 			return all
 		},
 		Current: func() bool {
-			r := n.replica.Load()
-			return r != nil && r.group.Status().Applied >= r.lastAtOpen
+			g := n.group()
+			return g != nil && g.current()
 		},
 		FreeSpace: func() (uint64, error) { return blob.FreeSpace(n.folder.dir) },
 		Log:       n.log.With("part", "pages"),

@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 
 	"github.com/ostrich-legs/ostrich/node/control"
+	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -34,6 +33,9 @@ type Config struct {
 	SwarmName string
 	// Public, Control and P2P are HOST:PORT of the three listeners.
 	Public, Control, P2P string
+	// TLSCert and TLSKey are PEM files with which the public listener speaks
+	// https; "" for http.
+	TLSCert, TLSKey string
 	// NoMDNS turns discovery by multicast off.
 	NoMDNS bool
 	// Slots is how many tasks it runs at one time; 0 decides by the cores.
@@ -79,27 +81,18 @@ func (c Config) Validate() error {
 		problems = append(problems, fmt.Errorf("--slots %d: 1 to 1024, or 0 to decide by the cores", c.Slots))
 	}
 	for _, a := range []struct{ flag, address string }{{"--public", c.Public}, {"--control", c.Control}, {"--p2p", c.P2P}} {
-		if err := checkAddress(a.address); err != nil {
-			problems = append(problems, fmt.Errorf("%s %s: %w", a.flag, a.address, err))
+		if a.address == "" {
+			continue
 		}
+		if err := p2p.CheckListen(a.address); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", a.flag, err))
+		}
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		problems = append(problems, errors.New("--tls-cert and --tls-key: give both or none"))
 	}
 	if err := errors.Join(problems...); err != nil {
 		return wire.Errorf(wire.Code_CODE_INVALID, "%v", err)
-	}
-	return nil
-}
-
-// checkAddress reports why an address is not HOST:PORT.
-func checkAddress(address string) error {
-	if address == "" {
-		return nil
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return errors.New("an address is HOST:PORT, for example 0.0.0.0:7777 or [::1]:0")
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
-		return errors.New("a port is a number from 0 (any free one) to 65535")
 	}
 	return nil
 }

@@ -4,13 +4,16 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/ostrich-legs/ostrich/consensus"
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/node/session"
 	"github.com/ostrich-legs/ostrich/p2p"
@@ -36,13 +39,14 @@ func publicKey(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(
 
 // roleOf answers the gate: what a device may do here. A member knows from the
 // replicated state; where that has not arrived yet, and on workers, the members
-// that the swarm told of count as members.
+// that the swarm told of count as members, and the servers that the log names.
 func (n *node) roleOf(id wire.DeviceID) wire.Role {
 	role := wire.Role_ROLE_UNSPECIFIED
-	removed := false
-	if r := n.replica.Load(); r != nil {
-		r.group.Read(func(s *state.State) {
-			removed = s.Removed(id)
+	g := n.group()
+	removed, founded := false, false
+	if g != nil {
+		g.Read(func(s *state.State) {
+			removed, founded = s.Removed(id), s.Founded()
 			if d := s.Device(id); d != nil {
 				role = d.Role
 			}
@@ -51,10 +55,20 @@ func (n *node) roleOf(id wire.DeviceID) wire.Role {
 	if role != wire.Role_ROLE_UNSPECIFIED || removed {
 		return role
 	}
-	if _, ok := n.admitted.Load(id); ok {
+	_, admitted := n.admitted.Load(id)
+	if admitted || g != nil && !founded && slices.ContainsFunc(g.Servers(), func(s consensus.Server) bool { return s.ID == id }) {
 		return wire.Role_ROLE_MEMBER
 	}
 	return role
+}
+
+// wasRemoved reports whether the replicated state says that a device was taken
+// out of the swarm.
+func (n *node) wasRemoved(id wire.DeviceID) (gone bool) {
+	if g := n.group(); g != nil {
+		g.Read(func(s *state.State) { gone = s.Removed(id) })
+	}
+	return gone
 }
 
 // trust says whether a device may be believed when it says that it coordinates.
@@ -68,11 +82,15 @@ func (n *node) trust(id wire.DeviceID) error {
 // hello is what this device says of itself at the start of a session.
 func (n *node) hello() *wire.Hello {
 	m := n.swarm.Load()
+	profile := proto.CloneOf(n.profile)
+	if g := n.group(); g != nil {
+		profile.Replica = g.Replica()
+	}
 	return &wire.Hello{
 		SwarmId:    m.SwarmID.Bytes(),
 		Generation: m.Generation,
 		Slots:      uint32(n.cfg.slots()),
-		Profile:    proto.CloneOf(n.profile),
+		Profile:    profile,
 	}
 }
 
@@ -110,8 +128,19 @@ func (n *node) meet(members []*wire.Peer) {
 
 // refused takes a member's word that it does not coordinate, and who does.
 func (n *node) refused(r *wire.Refusal) {
+	switch ours, theirs := n.swarm.Load().Generation, r.GetGeneration(); {
+	case theirs > ours:
+		n.heardGeneration(theirs)
+		return
+	case theirs != 0 && theirs < ours: // it has not heard of the recovery yet
+		n.hint.Store(nil)
+		return
+	}
 	switch r.GetError().GetCode() {
-	case wire.Code_CODE_REMOVED, wire.Code_CODE_WRONG_SWARM, wire.Code_CODE_VERSION:
+	case wire.Code_CODE_REMOVED:
+		n.toldRemoved(wire.DecodeError(r.GetError()))
+		return
+	case wire.Code_CODE_WRONG_SWARM, wire.Code_CODE_VERSION:
 		n.stop(wire.DecodeError(r.GetError()))
 		return
 	}
@@ -124,11 +153,34 @@ func (n *node) refused(r *wire.Refusal) {
 	n.hint.Store(nil)
 }
 
+// toldRemoved ends a node whose device was taken out of the swarm by another.
+func (n *node) toldRemoved(err error) {
+	if !n.leaving.Load() {
+		n.stop(err)
+	}
+}
+
+// toCoordinator is a stream to a member, which may say that this device was
+// removed instead of answering.
+type toCoordinator struct {
+	stream
+	node *node
+}
+
+// Read implements io.Reader.
+func (s toCoordinator) Read(p []byte) (int, error) {
+	read, err := s.stream.Read(p)
+	if err != nil && wire.CodeOf(err) == wire.Code_CODE_REMOVED {
+		s.node.toldRemoved(fmt.Errorf("%w; join again with another data folder and a new invite", err))
+	}
+	return read, err
+}
+
 // likelyCoordinators returns whom to dial: Raft's leader, the last hint, or a
 // few members, any of whom will know.
 func (n *node) likelyCoordinators() ([]wire.DeviceID, error) {
-	if r := n.replica.Load(); r != nil {
-		if id, _ := r.group.Leader(); id != "" && id != n.id.ID {
+	if g := n.group(); g != nil {
+		if id, _ := g.Leader(); id != "" && id != n.id.ID {
 			return []wire.DeviceID{id}, nil
 		}
 	}
@@ -184,7 +236,7 @@ func (n *node) openFirst(ctx context.Context, ids []wire.DeviceID) (stream, erro
 	if first == nil {
 		return nil, cmp.Or(failed, context.Cause(ctx))
 	}
-	return first, nil
+	return toCoordinator{first, n}, nil
 }
 
 // forgetHint drops a hint that led nowhere.
@@ -201,6 +253,7 @@ func (n *node) serveStreams() error {
 		n.host.Handle(p2p.ProtocolPage, wire.Role_ROLE_MEMBER, func(ctx context.Context, s *p2p.Stream) {
 			r.pages.Serve(ctx, s.Remote(), s)
 		})
+		n.host.Handle(protocolGeneration, wire.Role_ROLE_MEMBER, n.serveGreeting)
 		n.host.ServeJoin(n.swarm.Load().SwarmID, n.admit)
 	}
 	return n.host.Subscribe(topicLog, func(from wire.DeviceID, data []byte) {
@@ -219,9 +272,12 @@ func (n *node) serveSession(ctx context.Context, s *p2p.Stream) {
 		}
 		return
 	}
-	refusal := &wire.Refusal{Error: &wire.Error{Code: wire.Code_CODE_NOT_COORDINATOR, Text: "this node does not coordinate"}}
-	if r := n.replica.Load(); r != nil {
-		if id, _ := r.group.Leader(); id != "" && id != n.id.ID {
+	refusal := &wire.Refusal{
+		Error:      &wire.Error{Code: wire.Code_CODE_NOT_COORDINATOR, Text: "this node does not coordinate"},
+		Generation: n.swarm.Load().Generation,
+	}
+	if g := n.group(); g != nil {
+		if id, _ := g.Leader(); id != "" && id != n.id.ID {
 			if peers := n.host.Peers([]wire.DeviceID{id}); len(peers) > 0 {
 				refusal.Coordinator = peers[0]
 			}
@@ -260,13 +316,14 @@ func (n *node) watchState(ctx context.Context) error {
 		case <-r.changed:
 		case <-due:
 		}
-		if id, _ := r.group.Leader(); id != leader {
+		group := r.now.Load()
+		if id, _ := group.Leader(); id != leader {
 			if leader = id; id != "" && id != n.id.ID && id != n.worker.Link().Coordinator() {
 				n.worker.Link().Redial()
 			}
 		}
-		n.followRegistry(r, &f)
-		if n.removed() && !n.leaving.Load() {
+		n.followRegistry(group, &f)
+		if n.wasRemoved(n.id.ID) && !n.leaving.Load() {
 			n.stop(wire.Errorf(wire.Code_CODE_REMOVED, "this device was removed from the swarm; join again with another data folder and a new invite"))
 		}
 		select { // a busy log changes hundreds of times a second
@@ -277,15 +334,6 @@ func (n *node) watchState(ctx context.Context) error {
 	}
 }
 
-// removed reports whether the replicated state says that this device was
-// removed.
-func (n *node) removed() (gone bool) {
-	if r := n.replica.Load(); r != nil {
-		r.group.Read(func(s *state.State) { gone = s.Removed(n.id.ID) })
-	}
-	return gone
-}
-
 // follower is what a node has seen of the registry.
 type follower struct {
 	known map[wire.DeviceID]bool
@@ -294,10 +342,12 @@ type follower struct {
 }
 
 // followRegistry compares the registry with the devices known before.
-func (n *node) followRegistry(r *replica, f *follower) {
+func (n *node) followRegistry(g *openGroup, f *follower) {
 	var members []wire.DeviceID
 	now := make(map[wire.DeviceID]bool)
-	r.group.Read(func(s *state.State) {
+	founded := false
+	g.Read(func(s *state.State) {
+		founded = s.Founded()
 		for _, d := range s.Devices() {
 			now[d.ID] = true
 			if d.Role >= wire.Role_ROLE_MEMBER {
@@ -305,6 +355,9 @@ func (n *node) followRegistry(r *replica, f *follower) {
 			}
 		}
 	})
+	if !founded {
+		return // what it knew before holds until the state is here
+	}
 	changed := false
 	for id := range now {
 		changed = changed || !f.known[id]

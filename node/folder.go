@@ -3,12 +3,11 @@ package node
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 
+	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -23,6 +22,8 @@ type membership struct {
 	SwarmID    wire.SwarmID `json:"swarmId"`
 	SwarmName  string       `json:"swarmName"`
 	Generation uint64       `json:"generation"`
+	// Replica is the log that a member had last; "" where that is not known.
+	Replica string `json:"replica,omitempty"`
 	// Role is what the device was admitted as: "worker", "member" or "admin".
 	Role string `json:"role"`
 	// DeviceName is the name that the device went by last.
@@ -49,6 +50,12 @@ func openFolder(dir string) (*folder, error) {
 func (f *folder) close() { f.lock.Close() }
 
 func (f *folder) path(name string) string { return filepath.Join(f.dir, name) }
+
+// exists reports whether there is something at a path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
 
 // membership reads swarm.json; nil if the folder belongs to no swarm yet.
 func (f *folder) membership() (*membership, error) {
@@ -88,7 +95,7 @@ func (f *folder) remember(m *membership) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(f.path("swarm.json"), append(b, '\n'))
+	return p2p.WriteFile(f.path("swarm.json"), append(b, '\n'))
 }
 
 // forget removes all that ties the folder to a swarm, the device's key
@@ -101,45 +108,6 @@ func (f *folder) forget() error {
 		}
 	}
 	return errors.Join(problems...)
-}
-
-// writeFile replaces a file, whole or not at all.
-func writeFile(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if closed := tmp.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err == nil {
-		err = syncFolder(filepath.Dir(path))
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
-}
-
-// syncFolder makes a rename in a folder durable, where the system can.
-func syncFolder(dir string) error {
-	if runtime.GOOS == "windows" { // it keeps renames in its own journal
-		return nil
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }
 
 // parseRole reads a role as flags and files have it.

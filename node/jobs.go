@@ -21,21 +21,30 @@ const (
 	maxPackBytes = wire.PageSize - 8
 )
 
-// pages returns the exchange, or the refusal that a worker gives.
-func (s *service) pages(what string) (*blob.Exchange, error) {
+// pages returns the exchange, or the refusal that a worker gives. It waits until
+// a member that was let in just now, or begins again, knows who votes.
+func (s *service) pages(ctx context.Context, what string) (*blob.Exchange, error) {
 	if err := s.opened(); err != nil {
 		return nil, err
 	}
-	if r := s.node.replica.Load(); r != nil {
-		return r.pages, nil
+	r := s.node.replica.Load()
+	if r == nil {
+		return nil, wire.Errorf(wire.Code_CODE_DENIED,
+			"%s takes a member of the swarm, and this device is a worker: let an admin make an invite with \"ostrich invite --role member\" and join with it from another data folder", what)
 	}
-	return nil, wire.Errorf(wire.Code_CODE_DENIED,
-		"%s takes a member of the swarm, and this device is a worker: let an admin make an invite with \"ostrich invite --role member\" and join with it from another data folder", what)
+	for end := time.Now().Add(callLimit); len(r.now.Load().Voters()) == 0 && time.Now().Before(end); {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return r.pages, nil
 }
 
 // SubmitJob passes a job on, its inputs packed.
 func (s *service) SubmitJob(ctx context.Context, r *connect.Request[wire.SubmitJobRequest]) (*connect.Response[wire.SubmitJobResponse], error) {
-	pages, err := s.pages("submitting a job")
+	pages, err := s.pages(ctx, "submitting a job")
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +59,7 @@ func (s *service) SubmitJob(ctx context.Context, r *connect.Request[wire.SubmitJ
 // AppendInputs passes inputs on, packed. It waits as long as the client does:
 // a job that has too many inputs unprocessed takes no more for a while.
 func (s *service) AppendInputs(ctx context.Context, r *connect.Request[wire.AppendInputsRequest]) (*connect.Response[wire.AppendInputsResponse], error) {
-	pages, err := s.pages("adding inputs")
+	pages, err := s.pages(ctx, "adding inputs")
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +145,7 @@ func (p *packer) flush() error {
 // PutProgram stores a program, unless the swarm holds it, after a look whether
 // it is one.
 func (s *service) PutProgram(ctx context.Context, in *connect.ClientStream[wire.PutProgramRequest]) (*connect.Response[wire.PutProgramResponse], error) {
-	pages, err := s.pages("submitting a job")
+	pages, err := s.pages(ctx, "submitting a job")
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +203,7 @@ func (s *service) receiveProgram(in *connect.ClientStream[wire.PutProgramRequest
 
 // PutBlob stores one large input.
 func (s *service) PutBlob(ctx context.Context, in *connect.ClientStream[wire.PutBlobRequest]) (*connect.Response[wire.PutBlobResponse], error) {
-	pages, err := s.pages("adding inputs")
+	pages, err := s.pages(ctx, "adding inputs")
 	if err != nil {
 		return nil, err
 	}
@@ -230,7 +239,7 @@ func (b *blobReader) Read(p []byte) (int, error) {
 // StreamResults streams results from a place on until the job has ended and all
 // are sent, or, without follow, as far as they are there.
 func (s *service) StreamResults(ctx context.Context, r *connect.Request[wire.StreamResultsRequest], out *connect.ServerStream[wire.StreamResultsResponse]) error {
-	pages, err := s.pages("reading results")
+	pages, err := s.pages(ctx, "reading results")
 	if err != nil {
 		return err
 	}

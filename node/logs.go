@@ -106,6 +106,26 @@ func shown(text string) string {
 	return text
 }
 
+// Levels of the lines that a node writes itself.
+const (
+	lineInfo = "info"
+	lineWarn = "warn"
+)
+
+// announce tells people, here and on the other nodes, of something that this
+// node did.
+func (n *node) announce(level string, audit bool, message string) {
+	n.logs.publish(&wire.LogLine{
+		TimeMs: time.Now().UnixMilli(), Level: level, Source: "node", Device: string(n.id.ID),
+		Message: shown(message), Audit: audit,
+	})
+	if level == lineWarn {
+		n.log.Warn(message)
+	} else {
+		n.log.Info(message)
+	}
+}
+
 // note remembers a line.
 func (b *logBook) note(line *wire.LogLine) {
 	b.mu.Lock()

@@ -5,21 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/ostrich-legs/ostrich/consensus"
 	"github.com/ostrich-legs/ostrich/node/control"
 	"github.com/ostrich-legs/ostrich/node/coordinator"
 	"github.com/ostrich-legs/ostrich/node/sandbox"
 	"github.com/ostrich-legs/ostrich/node/session"
 	"github.com/ostrich-legs/ostrich/node/worker"
 	"github.com/ostrich-legs/ostrich/p2p"
-	"github.com/ostrich-legs/ostrich/p2p/blob"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
+
+// stallGrace is how long a node whose disk hangs tries to end in good order.
+const stallGrace = 5 * time.Second
 
 // node is one device put together.
 //
@@ -41,6 +41,9 @@ type node struct {
 	public  *publicServer
 	profile *wire.DeviceProfile
 
+	// bridging lets browsers in; nil on a worker, and until the node is open.
+	bridging atomic.Pointer[bridging]
+
 	// lead is the coordinator of the term in which this node leads; nil in
 	// all others.
 	lead atomic.Pointer[coordinator.Coordinator]
@@ -60,24 +63,19 @@ type node struct {
 	// leaving is set while this device asks to leave the swarm, left when it has.
 	leaving, left atomic.Bool
 	sessions      sync.WaitGroup
-	// yield makes this node give leadership away, if it has it, until stays, of
-	// capacity 1, says that it may lead again.
-	yield atomic.Pointer[context.CancelFunc]
-	stays chan struct{}
+	// newest is the highest generation of the swarm that this device has heard
+	// of; newer, of capacity 1, says that it is above ours.
+	newest atomic.Uint64
+	newer  chan struct{}
+	disk   diskWatch
+	// logNote says why this member began with an empty log; nil when it did not.
+	logNote atomic.Pointer[string]
+	// recovering is held by the one recovery that goes on.
+	recovering sync.Mutex
+	// ending closes when the node begins to end, stalled when its disk hangs.
+	ending, stalled chan struct{}
 	// welcome is the newest word of a coordinator about this device.
 	welcome atomic.Pointer[wire.Welcome]
-}
-
-// replica is what a member has beyond a worker: the replicated state and pages.
-type replica struct {
-	group *consensus.Group
-	store *blob.Store
-	pages *blob.Exchange
-	// lastAtOpen is the end of the log when it was opened: once it is applied
-	// again, the state names all that it named before.
-	lastAtOpen uint64
-	// changed wakes who watches the state; capacity 1.
-	changed chan struct{}
 }
 
 // Run runs a node until ctx ends, it is stopped by its control API, or it
@@ -98,16 +96,12 @@ func Run(ctx context.Context, c Config, ready func()) error {
 	defer stop(nil)
 	n := &node{
 		cfg: c, log: c.Log, folder: folder, stop: stop,
-		logs: newLogBook(), connected: make(chan struct{}), stays: make(chan struct{}, 1),
+		logs: newLogBook(), connected: make(chan struct{}), newer: make(chan struct{}, 1),
+		ending: make(chan struct{}), stalled: make(chan struct{}),
 	}
-	err = n.open(inner)
-	switch {
-	case err == nil:
-		err = n.run(inner, ready)
-	case inner.Err() != nil:
-		err = nil // what it was about to do no longer matters
+	if err = n.live(inner, ready); errors.Is(err, errStalledDisk) {
+		return err
 	}
-	n.close()
 	switch cause := context.Cause(inner); {
 	case n.left.Load():
 		return folder.forget()
@@ -117,8 +111,49 @@ func Run(ctx context.Context, c Config, ready func()) error {
 	return err
 }
 
-// errStopped is the cause of an end that was asked for.
-var errStopped = fmt.Errorf("stopped: %w", context.Canceled)
+var (
+	// errStopped is the cause of an end that was asked for.
+	errStopped = fmt.Errorf("stopped: %w", context.Canceled)
+	// errStalledDisk is the end of a node whose disk does not answer.
+	errStalledDisk = errors.New("the disk of the data folder does not answer")
+)
+
+// live opens the node, runs it until ctx ends, and closes it. A disk that hangs
+// may keep its goroutines for ever: then it returns without them, and the
+// process has to end.
+func (n *node) live(ctx context.Context, ready func()) error {
+	done := make(chan error, 1)
+	go func() {
+		err := n.open(ctx)
+		switch {
+		case err == nil:
+			err = n.run(ctx, ready)
+		case ctx.Err() != nil:
+			err = nil // what it was about to do no longer matters
+		}
+		n.close()
+		done <- err
+	}()
+	if err, ended := awaitEnd(done, n.stalled); ended {
+		return err
+	}
+	return fmt.Errorf("%w: %s; the node ends so that the swarm can go on without it", errStalledDisk, n.folder.dir)
+}
+
+// awaitEnd waits for the end of a node, once it has stalled for a bounded time.
+func awaitEnd(done <-chan error, stalled <-chan struct{}) (err error, ended bool) {
+	select {
+	case err := <-done:
+		return err, true
+	case <-stalled:
+	}
+	select {
+	case err := <-done:
+		return err, true
+	case <-time.After(stallGrace):
+		return nil, false
+	}
+}
 
 // open makes all parts: afterwards the device belongs to a swarm and listens.
 func (n *node) open(ctx context.Context) error {
@@ -133,6 +168,7 @@ func (n *node) open(ctx context.Context) error {
 		Listen:    n.cfg.P2P,
 		MDNS:      !n.cfg.NoMDNS,
 		Role:      n.roleOf,
+		Removed:   n.wasRemoved,
 		PeersFile: n.folder.path("peers.json"),
 		Log:       slog.New(auditHandler{n.log.With("part", "p2p").Handler(), n.logs, n.id.ID}),
 	}); err != nil {
@@ -156,6 +192,7 @@ func (n *node) open(ctx context.Context) error {
 	if err := n.openWorker(); err != nil {
 		return err
 	}
+	n.openBridge()
 	n.opened.Store(true)
 	return nil
 }
@@ -172,14 +209,16 @@ func (n *node) openWorker() error {
 		Slots:   n.cfg.slots(),
 		Sandbox: n.pool,
 		Dir:     n.cfg.DataDir,
+		Report:  n.report,
 		Log:     n.log.With("part", "worker"),
 		Link: worker.LinkConfig{
-			Identity: n.id,
-			Dial:     n.dialCoordinator,
-			Trust:    n.trust,
-			Hello:    n.hello,
-			Welcome:  n.welcomed,
-			Refused:  n.refused,
+			Identity:   n.id,
+			Dial:       n.dialCoordinator,
+			Trust:      n.trust,
+			Hello:      n.hello,
+			Welcome:    n.welcomed,
+			Refused:    n.refused,
+			Generation: n.heardGeneration,
 		},
 	})
 	return err
@@ -188,6 +227,8 @@ func (n *node) openWorker() error {
 // run keeps all parts going until ctx ends, and ends them in the order in which
 // they need each other: first what takes work, then what records it.
 func (n *node) run(ctx context.Context, ready func()) error {
+	stop := context.AfterFunc(ctx, func() { close(n.ending) })
+	defer stop()
 	if err := n.host.Start(ctx, n.swarm.Load().SwarmID); err != nil {
 		return err
 	}
@@ -196,12 +237,10 @@ func (n *node) run(ctx context.Context, ready func()) error {
 	}
 	stages := []func(context.Context) error{
 		func(ctx context.Context) error { return n.announceReady(ctx, ready) },
-		n.worker.Run,
+		n.worker.Run, n.followGeneration,
 	}
 	if r := n.replica.Load(); r != nil {
-		stages = append(stages, n.watchState,
-			func(ctx context.Context) error { return n.runGroup(ctx, r.group) },
-			r.pages.Run)
+		stages = append(stages, n.watchState, n.watchDisk, n.keepGroup, r.pages.Run)
 	}
 	stages = append(stages, func(ctx context.Context) error { return n.logs.gossip(ctx, n.host.Publish) })
 	return runStages(ctx, stages...)
@@ -218,61 +257,6 @@ func (n *node) announceReady(ctx context.Context, ready func()) error {
 	return nil
 }
 
-// runGroup takes part in the group until ctx ends. In between, while this device
-// leaves the swarm, it neither leads nor wants to.
-func (n *node) runGroup(ctx context.Context, group *consensus.Group) error {
-	for {
-		turn, yield := context.WithCancel(ctx)
-		n.yield.Store(&yield)
-		err := group.Run(turn, n.coordinate)
-		yielded := turn.Err() != nil
-		yield()
-		if err != nil || ctx.Err() != nil || !yielded {
-			return err
-		}
-		if err := n.stayBehind(ctx, turn, group); err != nil || ctx.Err() != nil {
-			return err
-		}
-	}
-}
-
-// stayBehind hands leadership over as often as the others elect this node, until
-// it stays after all, or ctx ends. over is a context that has ended.
-func (n *node) stayBehind(ctx, over context.Context, group *consensus.Group) error {
-	look := time.NewTicker(watchEvery)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-n.stays:
-			return nil
-		case <-look.C:
-		}
-		if id, _ := group.Leader(); id == n.id.ID {
-			if err := group.Run(over, n.coordinate); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// coordinate is this node's role while it leads: see consensus.Group.Run.
-func (n *node) coordinate(ctx context.Context, term uint64) error {
-	c := coordinator.New(coordinator.Config{
-		Identity: n.id,
-		Group:    n.replica.Load().group,
-		Pages:    n.replica.Load().pages,
-		Peers:    n.host.Peers,
-		Publish:  n.logs.publish,
-		Log:      n.log.With("part", "coordinator"),
-	}, term)
-	return c.Run(ctx, func() {
-		n.lead.Store(c)
-		n.worker.Link().Redial()
-	}, func() { n.lead.Store(nil) })
-}
-
 // close ends all parts that open made.
 func (n *node) close() {
 	if n.control != nil {
@@ -281,6 +265,7 @@ func (n *node) close() {
 	if n.public != nil {
 		n.public.close()
 	}
+	n.closeBridge()
 	if n.pool != nil {
 		n.pool.Close()
 	}
@@ -291,13 +276,6 @@ func (n *node) close() {
 		n.host.Close()
 	}
 	n.sessions.Wait()
-}
-
-func (r *replica) close() {
-	r.pages.Close()
-	if r.group != nil {
-		r.group.Close()
-	}
 }
 
 // runStages runs all stages side by side until ctx ends or one of them returns,
@@ -344,7 +322,7 @@ func runStages(ctx context.Context, stages ...func(context.Context) error) error
 // lead, else to whom Raft, the last refusal, or the list of members points.
 func (n *node) dialCoordinator(ctx context.Context) (stream, error) {
 	if c := n.lead.Load(); c != nil {
-		ours, theirs := net.Pipe()
+		ours, theirs := newPipe()
 		n.sessions.Go(func() {
 			if err := c.Serve(context.WithoutCancel(ctx), theirs); err != nil {
 				n.log.Debug("the session with ourselves ended", "err", err)

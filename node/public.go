@@ -2,10 +2,12 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,10 +22,12 @@ import (
 const maxPublicBody = 1 << 20
 
 // publicServer is the listener that anybody on the network may reach: health,
-// which also tells a joiner where the swarm is.
+// which also tells a joiner where the swarm is, and on members the join page and
+// the signalling of the bridge.
 type publicServer struct {
 	node     *node
 	listener net.Listener
+	cert     *certificate // nil without TLS
 	http     *http.Server
 	refusals *rate.Limiter // how often they are told of
 	done     chan struct{}
@@ -35,14 +39,24 @@ func newPublicServer(n *node) (*publicServer, error) {
 	if address == "" {
 		address = DefaultPublic
 	}
+	var cert *certificate
+	if n.cfg.TLSCert != "" {
+		var err error
+		if cert, err = loadCertificate(n.cfg.TLSCert, n.cfg.TLSKey); err != nil {
+			return nil, err
+		}
+	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, wire.Errorf(wire.Code_CODE_CONFLICT,
 			"the public address %s cannot be used (%v); name another with --public HOST:PORT, port 0 for any free one", address, rootCause(err))
 	}
-	p := &publicServer{node: n, listener: listener, refusals: rate.NewLimiter(1, 10), done: make(chan struct{})}
+	p := &publicServer{node: n, listener: listener, cert: cert, refusals: rate.NewLimiter(1, 10), done: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /health", p.health)
+	for _, pattern := range []string{signalPath, "GET /{$}", "GET /join", "GET /web/", "GET /favicon.ico"} {
+		mux.HandleFunc(pattern, p.serveBrowsers)
+	}
 	p.http = &http.Server{
 		Handler:           p.guard(mux),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -52,9 +66,16 @@ func newPublicServer(n *node) (*publicServer, error) {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 	}
+	if cert != nil {
+		p.http.TLSConfig = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
+	}
 	go func() {
 		defer close(p.done)
-		_ = p.http.Serve(listener) // it ends with close
+		if cert != nil {
+			_ = p.http.ServeTLS(listener, "", "") // it ends with close
+			return
+		}
+		_ = p.http.Serve(listener)
 	}()
 	return p, nil
 }
@@ -80,7 +101,7 @@ func (p *publicServer) guard(next http.Handler) http.Handler {
 			p.refuse(w, r, http.StatusMisdirectedRequest, "this host is not known by that name")
 			return
 		}
-		if !sameSite(r) {
+		if r.URL.Path != signalPath && !sameSite(r) {
 			p.refuse(w, r, http.StatusForbidden, "requests from other origins are refused")
 			return
 		}
@@ -110,8 +131,12 @@ func sameSite(r *http.Request) bool {
 			return false
 		}
 	}
+	scheme := "http://"
+	if r.TLS != nil {
+		scheme = "https://"
+	}
 	origin := r.Header.Get("Origin")
-	return origin == "" || origin == "http://"+r.Host
+	return origin == "" || origin == scheme+r.Host
 }
 
 // knownHost accepts addresses, which no stranger's DNS can point elsewhere, and
@@ -130,7 +155,7 @@ func (p *publicServer) knownHost(hostport string) bool {
 	case "localhost", name, name + ".local", strings.ToLower(configured):
 		return true
 	}
-	return net.ParseIP(host) != nil
+	return net.ParseIP(host) != nil || slices.Contains(p.cert.names(), host)
 }
 
 // health says which swarm this is and where its node can be reached.
@@ -160,30 +185,18 @@ func (p *publicServer) address() string {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = lanAddress()
 	}
-	return "http://" + net.JoinHostPort(host, port)
-}
-
-// lanAddress is the first address under which others on the LAN reach this
-// machine: private IPv4 before other IPv4 before loopback.
-func lanAddress() string {
-	best := "127.0.0.1"
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return best
+	if p.cert == nil {
+		return "http://" + net.JoinHostPort(host, port)
 	}
-	for _, a := range addresses {
-		ipnet, ok := a.(*net.IPNet)
-		if !ok || ipnet.IP.To4() == nil || ipnet.IP.IsLoopback() || ipnet.IP.IsLinkLocalUnicast() {
-			continue
-		}
-		if ipnet.IP.IsPrivate() {
-			return ipnet.IP.String()
-		}
-		if best == "127.0.0.1" {
-			best = ipnet.IP.String()
+	if !p.cert.covers(host) {
+		for _, name := range p.cert.names() {
+			if !strings.HasPrefix(name, "*") {
+				host = name
+				break
+			}
 		}
 	}
-	return best
+	return "https://" + net.JoinHostPort(host, port)
 }
 
 // rootCause is the last error of a chain: what the system said.

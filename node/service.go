@@ -8,7 +8,6 @@ import (
 
 	"connectrpc.com/connect"
 
-	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 	"github.com/ostrich-legs/ostrich/p2p/wire/wireconnect"
@@ -20,7 +19,6 @@ const callLimit = 6 * time.Second
 // service answers the control API: mostly it passes what is asked through the
 // node's session to the coordinator.
 type service struct {
-	wireconnect.UnimplementedControlHandler
 	node *node
 }
 
@@ -69,6 +67,19 @@ func (s *service) ListDevices(ctx context.Context, r *connect.Request[wire.ListD
 func (s *service) RenameDevice(ctx context.Context, r *connect.Request[wire.RenameDeviceRequest]) (*connect.Response[wire.RenameDeviceResponse], error) {
 	out, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_RenameDevice{RenameDevice: r.Msg}})
 	return answered(out.GetRenameDevice(), err)
+}
+
+func (s *service) RemoveDevice(ctx context.Context, r *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error) {
+	if wire.DeviceID(r.Msg.GetDeviceId()) == s.node.id.ID {
+		return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "this is the device of this node: take it out with \"ostrich leave\", which also ends the node and clears its folder")
+	}
+	out, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_RemoveDevice{RemoveDevice: r.Msg}})
+	return answered(out.GetRemoveDevice(), err)
+}
+
+func (s *service) SetDeviceMode(ctx context.Context, r *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error) {
+	out, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_SetDeviceMode{SetDeviceMode: r.Msg}})
+	return answered(out.GetSetDeviceMode(), err)
 }
 
 func (s *service) ListJobs(ctx context.Context, r *connect.Request[wire.ListJobsRequest]) (*connect.Response[wire.ListJobsResponse], error) {
@@ -142,50 +153,6 @@ func (s *service) CreateInvite(ctx context.Context, r *connect.Request[wire.Crea
 func (s *service) Stop(context.Context, *connect.Request[wire.StopRequest]) (*connect.Response[wire.StopResponse], error) {
 	s.node.stop(errStopped) // the control server ends last, and lets answers leave
 	return connect.NewResponse(&wire.StopResponse{}), nil
-}
-
-// Leave takes this device out of the swarm, ends the node, and clears its data
-// folder. A coordinator hands its role over first: once it is out nobody takes
-// part in a group with it.
-func (s *service) Leave(ctx context.Context, _ *connect.Request[wire.LeaveRequest]) (*connect.Response[wire.LeaveResponse], error) {
-	if err := s.opened(); err != nil {
-		return nil, err
-	}
-	n := s.node
-	if !n.leaving.CompareAndSwap(false, true) {
-		return nil, wire.Errorf(wire.Code_CODE_CONFLICT, "this device is leaving the swarm already")
-	}
-	yield := n.yield.Load()
-	yields := n.lead.Load() != nil && yield != nil && n.hasSuccessors()
-	if yields {
-		(*yield)()
-	}
-	_, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_RemoveDevice{RemoveDevice: &wire.RemoveDeviceRequest{
-		DeviceId: string(n.id.ID),
-	}}})
-	if err != nil && wire.CodeOf(err) != wire.Code_CODE_REMOVED && !n.removed() {
-		if yields {
-			n.stays <- struct{}{}
-		}
-		n.leaving.Store(false)
-		return nil, err
-	}
-	n.left.Store(true)
-	n.stop(errStopped)
-	return connect.NewResponse(&wire.LeaveResponse{}), nil
-}
-
-// hasSuccessors reports whether other members could coordinate.
-func (n *node) hasSuccessors() bool {
-	others := 0
-	n.replica.Load().group.Read(func(s *state.State) {
-		for _, d := range s.Devices() {
-			if d.Role >= wire.Role_ROLE_MEMBER && d.ID != n.id.ID {
-				others++
-			}
-		}
-	})
-	return others > 0
 }
 
 // StreamLogs streams what happened, and, if asked, what happens.

@@ -2,15 +2,12 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -66,29 +63,28 @@ func (s *service) GetStatus(ctx context.Context, _ *connect.Request[wire.GetStat
 	}
 	st.BytesStored = n.worker.Status().ProgramBytes
 	if r := n.replica.Load(); r != nil {
-		st.BytesStored += r.pages.Status().StoredBytes
-		r.group.Read(func(s *state.State) {
-			if d := s.Device(n.id.ID); d != nil {
-				st.Name, st.Role = d.Name, d.Role
-			}
-		})
+		n.describeReplica(r, st)
 	}
 	view, age := n.view.get()
-	if view == nil {
-		view = n.localView()
-	}
 	if !quorum {
-		view = proto.CloneOf(view) // the cache's stays as it is
-		view.Coordinator = ""
+		view = n.localView(view)
 	}
 	st.View, st.ViewAgeMs = view, age.Milliseconds()
-	st.Warnings = warnings(st)
-	if r := n.replica.Load(); r != nil {
-		if err := r.pages.Space(); err != nil {
-			st.Warnings = append(st.Warnings, err.Error())
-		}
-	}
+	st.Warnings = append(n.ownWarnings(), warnings(st)...)
 	return connect.NewResponse(&wire.GetStatusResponse{Status: st}), nil
+}
+
+// describeReplica says what this node's memory of the swarm holds.
+func (n *node) describeReplica(r *replica, st *wire.Status) {
+	g, pages := r.now.Load(), r.pages.Status()
+	log := g.Status()
+	st.BytesStored += pages.StoredBytes
+	st.LogIndex, st.Applied, st.Lag, st.PagesMissing = log.Last, log.Applied, log.Lag, uint64(pages.Missing)
+	g.Read(func(s *state.State) {
+		if d := s.Device(n.id.ID); d != nil {
+			st.Name, st.Role = d.Name, d.Role
+		}
+	})
 }
 
 // refreshView asks the coordinator for its view; false if it does not answer.
@@ -103,40 +99,49 @@ func (n *node) refreshView(ctx context.Context) bool {
 	return true
 }
 
-// localView is what a node without a coordinator knows by itself.
-func (n *node) localView() *wire.View {
+// localView is what a node without a coordinator knows by itself; what only a
+// coordinator counts is as in before, the newest view that it has had, if any.
+func (n *node) localView(before *wire.View) *wire.View {
 	m := n.swarm.Load()
 	v := &wire.View{
 		Generation: m.Generation, SwarmName: m.SwarmName, RunState: "IDLE",
 		Stats: &wire.Stats{GlobalThrottle: 100}, Resources: &wire.Resources{},
 	}
+	if before != nil {
+		v.Stats, v.Resources, v.Term = before.GetStats(), before.GetResources(), before.GetTerm()
+		if n.group() == nil {
+			v.Voters, v.Standbys, v.Committed, v.Format = before.GetVoters(), before.GetStandbys(), before.GetCommitted(), before.GetFormat()
+			v.MemberViews = before.GetMemberViews()
+		}
+	}
 	for _, id := range n.host.Members() {
 		v.Members = append(v.Members, string(id))
 	}
-	if r := n.replica.Load(); r != nil {
-		_, v.Term = r.group.Leader()
-		for _, id := range r.group.Voters() {
-			v.Voters = append(v.Voters, string(id))
-		}
+	if g := n.group(); g != nil {
+		log := g.Status()
+		v.Term, v.Committed, v.Format = log.Term, log.Committed, g.Format()
+		v.Voters, v.Standbys = texts(log.Voters), texts(log.Standbys)
 		if !slices.Contains(v.Members, string(n.id.ID)) {
 			v.Members = append(v.Members, string(n.id.ID))
 		}
+		g.Read(func(s *state.State) {
+			for _, d := range s.Devices() {
+				if d.Role >= wire.Role_ROLE_MEMBER {
+					v.MemberViews = append(v.MemberViews, &wire.MemberView{
+						Id: string(d.ID), Name: d.Name, SilentMs: -1, Version: d.Profile.GetVersion(), Format: d.Profile.GetFormat(),
+						Voter: slices.Contains(log.Voters, d.ID), Standby: slices.Contains(log.Standbys, d.ID),
+					})
+				}
+			}
+		})
 	}
 	slices.Sort(v.Members)
 	return v
 }
 
-// warnings says in words what people should know about a swarm that stands as
-// this status shows.
-func warnings(st *wire.Status) (out []string) {
-	if !st.GetQuorum() {
-		out = append(out, "no coordinator answers: devices keep their results and go on trying; bring more members up, or check the network")
-	}
-	switch n := len(st.GetView().GetMembers()); {
-	case n == 1:
-		out = append(out, "this swarm has one member: if that machine is lost, so are its jobs and its list of devices. Add members with: ostrich invite --role member")
-	case n == 2:
-		out = append(out, fmt.Sprintf("this swarm has two members and %d voter: the loss of the voter stops it. With a third member any one machine may vanish: ostrich invite --role member", len(st.GetView().GetVoters())))
+func texts(ids []wire.DeviceID) (out []string) {
+	for _, id := range ids {
+		out = append(out, string(id))
 	}
 	return out
 }

@@ -34,6 +34,8 @@ func TestOutputsAreAsWritten(t *testing.T) {
 		{"job-results-unordered", "job results -f 0001 --unordered --from 2", 3},
 		{"logs", "logs", 0},
 		{"logs-json", "logs --json --audit", 0},
+		{"doctor", "doctor", 0},
+		{"doctor-json", "doctor --json", 0},
 		{"invite", "invite --role member --ttl 2h --uses 3", 0},
 		{"invite-json", "invite --json", 0},
 		{"invite-ls", "invite ls", 0},
@@ -71,6 +73,7 @@ var fields = map[string]string{
 	"invite --json":           "id link code text role uses maxUses createdAt expiresAt createdBy",
 	"invite ls --json":        "id link code text role uses maxUses createdAt expiresAt createdBy",
 	"logs --json":             "time level source device message audit",
+	"doctor --json":           "level subject text mend",
 }
 
 func TestJSONHasEveryFieldAndNoNull(t *testing.T) {
@@ -100,11 +103,11 @@ func TestJSONHasEveryFieldAndNoNull(t *testing.T) {
 func TestWrongUsageIsRefused(t *testing.T) {
 	b := newBox(t)
 	lines := []string{
-		"nonsense", "top", "ui", "pause", "resume", "stop", "throttle 50", "drain", "doctor", "recover", "admin", "programs", "load", "bench",
-		"device enable x", "device disable x", "device drain x", "device remove x", "device throttle x", "device",
+		"nonsense", "top", "ui", "pause", "resume", "stop", "throttle 50", "drain", "doctor extra", "recover extra", "admin", "programs", "load", "bench",
+		"device enable", "device disable a b", "device drain", "device remove", "device remove beta", "device throttle x", "device",
 		"job", "job nonsense", "job show", "job show a b", "job results", "jobs extra", "status extra", "status --nonsense",
 		"up extra", "up --tls-cert x", "up --config x", "up --slots x", "up --slots -1", "up --label novalue", "up --p2p /ip4/1.2.3.4", "up --public nowhere",
-		"join", "join a b", "invite --qr x.png", "invite --role king", "invite --ttl soon", "invite --ttl 0s", "invite --uses -1", "invite nonsense", "invite revoke",
+		"join", "join a b", "invite --qr x.gif", "invite --role king", "invite --ttl soon", "invite --ttl 0s", "invite --uses -1", "invite nonsense", "invite revoke",
 		"map", "map --range 1..2", "map builtin:cat extra", "map builtin:cat --range 5", "map builtin:cat --range 5..1", "map builtin:cat --range 1..99999999",
 		"map builtin:cat --chunk 0", "map builtin:cat --chunk 2G", "map builtin:cat --chunk x", "map builtin:cat --files", "map builtin:cat --null --chunk 1K",
 		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --timeout 5", "map builtin:cat --memory 0",
@@ -118,7 +121,7 @@ func TestWrongUsageIsRefused(t *testing.T) {
 			t.Errorf("%s: status %d, stdout %q, stderr %q; want a refusal", line, status, out, errOut)
 		}
 	}
-	for call := range map[string]int{"SubmitJob": 0, "Leave": 0, "CreateInvite": 0, "Stop": 0} {
+	for call := range map[string]int{"SubmitJob": 0, "Leave": 0, "CreateInvite": 0, "Stop": 0, "RemoveDevice": 0, "SetDeviceMode": 0} {
 		if n := b.service.Calls(call); n != 0 {
 			t.Errorf("wrong usage reached the node: %d calls of %s", n, call)
 		}
@@ -160,7 +163,7 @@ func TestHelpListsWhatIsBuiltAndNothingElse(t *testing.T) {
 		}
 		help += out.String()
 	}
-	for _, word := range []string{"--verify", "--qr", "--tls", "--config", "doctor", "recover", "throttle", "drain"} {
+	for _, word := range []string{"--verify", "--config", "throttle"} {
 		if strings.Contains(help, word) {
 			t.Errorf("the help speaks of %s, which is not built", word)
 		}
@@ -169,7 +172,8 @@ func TestHelpListsWhatIsBuiltAndNothingElse(t *testing.T) {
 
 func TestWithoutANodeTheStatusIs4(t *testing.T) {
 	dir := t.TempDir()
-	for _, args := range []string{"status", "jobs", "devices", "down", "invite", "logs", "leave --yes", "map builtin:cat", "run builtin:cat", "job show x", "device rename a b"} {
+	for _, args := range []string{"status", "jobs", "devices", "down", "invite", "logs", "leave --yes", "map builtin:cat", "run builtin:cat", "job show x", "device rename a b",
+		"device drain a", "device enable a", "device disable a", "device remove a --yes", "recover --yes"} {
 		var out, errOut bytes.Buffer
 		status := run(t.Context(), append(strings.Fields(args), "--data", dir), strings.NewReader(""), &out, &errOut)
 		if status != exitNoNode || !strings.Contains(errOut.String(), "ostrich up") {

@@ -49,7 +49,14 @@ func (a *app) deviceCommand() *cobra.Command {
 device has, or its name.`,
 		RunE: needsSubcommand,
 	}
-	cmd.AddCommand(&cobra.Command{
+	cmd.AddCommand(a.deviceRenameCommand())
+	cmd.AddCommand(a.deviceModeCommands()...)
+	cmd.AddCommand(a.deviceRemoveCommand())
+	return cmd
+}
+
+func (a *app) deviceRenameCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:     "rename ID NAME",
 		Short:   "Give a device another name",
 		Example: "  ostrich device rename 3xTqcYvA kitchen",
@@ -70,6 +77,5 @@ device has, or its name.`,
 				return err
 			})
 		},
-	})
-	return cmd
+	}
 }

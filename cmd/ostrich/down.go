@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -39,59 +36,6 @@ go to other devices; its data stays, and "ostrich up" goes on with it.`,
 			})
 		},
 	}
-}
-
-func (a *app) leaveCommand() *cobra.Command {
-	var yes bool
-	cmd := &cobra.Command{
-		Use:   "leave",
-		Short: "Take this device out of its swarm, for good",
-		Long: `Takes this device out of its swarm, stops its node and clears its data folder. It
-may join again with a new invite, as a new device.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withNode(func(c *control.Client) error {
-				res, err := control.Call(cmd.Context(), c.GetStatus, &wire.GetStatusRequest{})
-				if err != nil {
-					return err
-				}
-				s := res.GetStatus()
-				question := fmt.Sprintf("Take %s out of swarm %s (%s) for good?", s.GetName(), s.GetView().GetSwarmName(), s.GetSwarmId())
-				if n := len(s.GetView().GetMembers()); n == 1 && s.GetRole() >= wire.Role_ROLE_MEMBER {
-					question = "This is the swarm's only member: its jobs and its list of devices are lost.\n" + question
-				}
-				if err := a.confirm(yes, question); err != nil {
-					return err
-				}
-				return a.endNode(cmd.Context(), c, func(ctx context.Context) error {
-					_, err := control.Call(ctx, c.Leave, &wire.LeaveRequest{})
-					return err
-				})
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return cmd
-}
-
-// confirm asks the person at the terminal; without one only --yes will do.
-func (a *app) confirm(yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if !isTerminal(a.in) {
-		return usagef("this needs a confirmation: say --yes, or use a terminal")
-	}
-	fmt.Fprintf(a.err, "%s [y/N] ", question)
-	answer, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil && answer == "" {
-		return errors.New("nothing was changed: no answer came")
-	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("nothing was changed")
 }
 
 // endNode asks a node to end with ask, and waits until it has.

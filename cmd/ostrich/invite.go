@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -16,6 +17,7 @@ type inviteFlags struct {
 	role string
 	ttl  durationFlag
 	uses uint32
+	qr   string
 	json bool
 }
 
@@ -29,10 +31,11 @@ is revoked. A worker runs tasks; a member also keeps the swarm's memory and may
 submit jobs; an admin may also invite members. Unless said otherwise, a worker's
 invite lasts 24 h for any number of devices, others 1 h for one device.
 
-The text form is for machines ("ostrich up --join TEXT"), the code for typing
-("ostrich up --join CODE@HOST:PORT").`,
+The link, and the QR code that holds it, are for browsers: a phone that opens it
+computes at once. The text form is for machines ("ostrich up --join TEXT"), the code
+for typing ("ostrich up --join CODE@HOST:PORT").`,
 		Example: `  ostrich invite --role member
-  ostrich invite --role worker --ttl 7d --uses 20
+  ostrich invite --role worker --ttl 7d --uses 20 --qr poster.svg
   ostrich invite ls`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,16 +43,18 @@ The text form is for machines ("ostrich up --join TEXT"), the code for typing
 			if !ok {
 				return usagef("--role %s: a role is worker, member or admin", f.role)
 			}
+			if f.qr != "" {
+				if err := checkQR(f.qr); err != nil {
+					return err
+				}
+			}
 			r := &wire.CreateInviteRequest{Role: role, TtlMs: f.ttl.v.Milliseconds(), MaxUses: f.uses, UsesSet: cmd.Flags().Changed("uses")}
 			return a.withNode(func(c *control.Client) error {
 				res, err := control.Call(cmd.Context(), c.CreateInvite, r)
 				if err != nil {
 					return err
 				}
-				if f.json {
-					return printJSON(a.out, inviteView(res.GetInvite()))
-				}
-				return printInvite(a.out, res.GetInvite())
+				return a.tellInvite(res.GetInvite(), f)
 			})
 		},
 	}
@@ -57,9 +62,26 @@ The text form is for machines ("ostrich up --join TEXT"), the code for typing
 	flags.StringVar(&f.role, "role", "worker", "what the bearer may become: `worker|member|admin`")
 	flags.Var(&f.ttl, "ttl", "how long it may be used, such as 1h or 7d")
 	flags.Uint32Var(&f.uses, "uses", 0, "how many devices may use it, `N` (0: any number)")
+	flags.StringVar(&f.qr, "qr", "", "write the QR code of the link to a picture, `FILE.png|.svg`")
 	flags.BoolVar(&f.json, "json", false, "print an object")
 	cmd.AddCommand(a.inviteListCommand(), a.inviteRevokeCommand())
 	return cmd
+}
+
+// tellInvite prints a new invite, and writes its picture where one is wanted.
+func (a *app) tellInvite(i *wire.Invite, f inviteFlags) error {
+	var err error
+	if f.json {
+		err = printJSON(a.out, inviteView(i))
+	} else if err = printInvite(a.out, i); err == nil {
+		err = drawQR(a.out, i.GetLink(), isTerminal(a.out))
+	}
+	if err == nil && f.qr != "" {
+		if err = writeQR(f.qr, i.GetLink()); err != nil {
+			err = fmt.Errorf("invite %s is made, but its picture is not: %w", i.GetId(), err)
+		}
+	}
+	return err
 }
 
 func parseRole(s string) (wire.Role, bool) {
@@ -86,6 +108,8 @@ code  %s
 text  %s
 
 On the other machine:  ostrich up --join %s
+In a browser there, or on a phone: open the link, or scan this.
+
 `, i.GetId(), enum(i.GetRole().String(), "ROLE_", true), uses, local(i.GetExpiresAtMs()), left.Round(time.Second),
 		i.GetLink(), i.GetCode(), i.GetText(), i.GetText())
 	return err
@@ -135,13 +159,15 @@ func (a *app) inviteRevokeCommand() *cobra.Command {
 		Short: "Make an invite useless",
 		Args:  exactArgs(1, "the ID of an invite"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withNode(func(c *control.Client) error {
-				_, err := control.Call(cmd.Context(), c.RevokeInvite, &wire.RevokeInviteRequest{InviteId: args[0]})
-				if err == nil {
-					a.notice("invite %s is revoked", args[0])
-				}
-				return err
-			})
+			return a.withNode(func(c *control.Client) error { return a.revokeInvite(cmd.Context(), c, args[0]) })
 		},
 	}
+}
+
+func (a *app) revokeInvite(ctx context.Context, c *control.Client, id string) error {
+	_, err := control.Call(ctx, c.RevokeInvite, &wire.RevokeInviteRequest{InviteId: id})
+	if err == nil {
+		a.notice("invite %s is revoked", id)
+	}
+	return err
 }

@@ -52,23 +52,23 @@ job has.`,
 		RunE: needsSubcommand,
 	}
 	cmd.AddCommand(a.jobShowCommand(), a.jobResultsCommand(),
-		a.jobAction("cancel", "Stop a job", func(ctx context.Context, c *control.Client, id string) (string, error) {
-			_, err := control.Call(ctx, c.CancelJob, &wire.CancelJobRequest{JobId: id, Reason: "cancelled by hand"})
+		a.jobAction("cancel", "Stop a job", func(ctx context.Context, c *control.Client, j *wire.Job) (string, error) {
+			_, err := control.Call(ctx, c.CancelJob, &wire.CancelJobRequest{JobId: j.GetId(), Reason: "cancelled by hand"})
 			return "is cancelled", err
 		}),
-		a.jobAction("retry", "Run the failed tasks of a job again", func(ctx context.Context, c *control.Client, id string) (string, error) {
-			res, err := control.Call(ctx, c.RetryJob, &wire.RetryJobRequest{JobId: id})
+		a.jobAction("retry", "Run the failed tasks of a job again", func(ctx context.Context, c *control.Client, j *wire.Job) (string, error) {
+			res, err := control.Call(ctx, c.RetryJob, &wire.RetryJobRequest{JobId: j.GetId(), EndedAtMs: j.GetEndedAtMs()})
 			return fmt.Sprintf("runs %d tasks again", res.GetTasks()), err
 		}),
-		a.jobAction("rm", "Forget a job and its data", func(ctx context.Context, c *control.Client, id string) (string, error) {
-			_, err := control.Call(ctx, c.RemoveJob, &wire.RemoveJobRequest{JobId: id})
+		a.jobAction("rm", "Forget a job and its data", func(ctx context.Context, c *control.Client, j *wire.Job) (string, error) {
+			_, err := control.Call(ctx, c.RemoveJob, &wire.RemoveJobRequest{JobId: j.GetId(), CreatedAtMs: j.GetCreatedAtMs()})
 			return "is removed", err
 		}))
 	return cmd
 }
 
 // jobAction is a command that does one thing with one job and says so.
-func (a *app) jobAction(name, about string, do func(context.Context, *control.Client, string) (string, error)) *cobra.Command {
+func (a *app) jobAction(name, about string, do func(context.Context, *control.Client, *wire.Job) (string, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " ID",
 		Short: about,
@@ -79,7 +79,7 @@ func (a *app) jobAction(name, about string, do func(context.Context, *control.Cl
 				if err != nil {
 					return err
 				}
-				done, err := do(cmd.Context(), c, job.GetId())
+				done, err := do(cmd.Context(), c, job)
 				if err != nil {
 					return err
 				}

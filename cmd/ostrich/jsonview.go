@@ -33,6 +33,54 @@ type statusJSON struct {
 	Warnings    []string      `json:"warnings"`
 	Version     string        `json:"version"`
 	PID         int32         `json:"pid"`
+
+	Standbys     []string     `json:"standbys"`
+	Committed    uint64       `json:"committed"`
+	Format       uint32       `json:"format"`
+	LogIndex     uint64       `json:"logIndex"`
+	Applied      uint64       `json:"applied"`
+	Lag          uint64       `json:"lag"`
+	PagesMissing uint64       `json:"pagesMissing"`
+	MemberViews  []memberJSON `json:"memberViews"`
+	ViewAgeMS    int64        `json:"viewAgeMs"`
+}
+
+// memberJSON is what the coordinator knows of a member.
+type memberJSON struct {
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	Online       bool   `json:"online"`
+	Voter        bool   `json:"voter"`
+	Standby      bool   `json:"standby"`
+	Applied      uint64 `json:"applied"`
+	Lag          uint64 `json:"lag"`
+	PagesMissing uint64 `json:"pagesMissing"`
+	DiskFree     uint64 `json:"diskFree"`
+	SilentMS     int64  `json:"silentMs"`
+	ClockAheadMS int64  `json:"clockAheadMs"`
+	Version      string `json:"version"`
+	Format       uint32 `json:"format"`
+}
+
+func memberView(m *wire.MemberView) memberJSON {
+	r := m.GetReport()
+	return memberJSON{
+		ID: m.GetId(), Name: m.GetName(), Online: m.GetOnline(), Voter: m.GetVoter(), Standby: m.GetStandby(),
+		Applied: r.GetApplied(), Lag: m.GetLag(), PagesMissing: r.GetPagesMissing(), DiskFree: r.GetDiskFree(),
+		SilentMS: m.GetSilentMs(), ClockAheadMS: m.GetClockAheadMs(), Version: m.GetVersion(), Format: m.GetFormat(),
+	}
+}
+
+// findingJSON is one thing that doctor looked at.
+type findingJSON struct {
+	Level   string `json:"level"`
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+	Mend    string `json:"mend"`
+}
+
+func findingView(f *wire.Finding) findingJSON {
+	return findingJSON{f.GetLevel(), f.GetSubject(), f.GetText(), f.GetMend()}
 }
 
 type addressesJSON struct {
@@ -78,6 +126,9 @@ func statusView(s *wire.Status) statusJSON {
 		},
 		Resources: resourcesJSON{r.GetTotalCores(), r.GetTotalMemoryGb(), r.GetTotalGpus(), r.GetOnlineCount()},
 		SwarmName: v.GetSwarmName(), Warnings: list(s.GetWarnings()), Version: s.GetVersion(), PID: s.GetPid(),
+		Standbys: list(v.GetStandbys()), Committed: v.GetCommitted(), Format: v.GetFormat(),
+		LogIndex: s.GetLogIndex(), Applied: s.GetApplied(), Lag: s.GetLag(), PagesMissing: s.GetPagesMissing(),
+		MemberViews: views(v.GetMemberViews(), memberView), ViewAgeMS: s.GetViewAgeMs(),
 	}
 }
 
@@ -93,6 +144,9 @@ type deviceJSON struct {
 	Weight              float64           `json:"weight"`
 	TotalTasksCompleted uint64            `json:"totalTasksCompleted"`
 	LastHeartbeat       string            `json:"lastHeartbeat"`
+	Mode                string            `json:"mode"`
+	InvitedBy           string            `json:"invitedBy"`
+	Version             string            `json:"version"`
 }
 
 type capabilitiesJSON struct {
@@ -113,8 +167,16 @@ func deviceView(d *wire.Device) deviceJSON {
 		Labels:       labels,
 		Capabilities: capabilitiesJSON{c.GetCpuCores(), c.GetMemoryGb(), c.GetGpuAvailable(), c.GetGpuName(), c.GetRuntime()},
 		OpsScore:     p.GetOpsScore(), Weight: d.GetWeight(), TotalTasksCompleted: d.GetTotalTasksCompleted(),
-		LastHeartbeat: stamp(d.GetLastHeartbeatMs()),
+		LastHeartbeat: stamp(d.GetLastHeartbeatMs()), Mode: modeName(d.GetMode()), InvitedBy: d.GetInvitedBy(), Version: p.GetVersion(),
 	}
+}
+
+// modeName is what an admin wants of a device, as the commands say it.
+func modeName(m wire.DeviceMode) string {
+	if m == wire.DeviceMode_DEVICE_MODE_UNSPECIFIED {
+		m = wire.DeviceMode_DEVICE_MODE_ENABLED
+	}
+	return enum(m.String(), "DEVICE_MODE_", false)
 }
 
 type jobJSON struct {

@@ -83,9 +83,9 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupNode, a.upCommand(), a.joinCommand(), a.downCommand(), a.leaveCommand(), a.statusCommand())
+	add(groupNode, a.upCommand(), a.joinCommand(), a.downCommand(), a.leaveCommand(), a.statusCommand(), a.doctorCommand())
 	add(groupWork, a.runCommand(), a.mapCommand(), a.jobsCommand(), a.jobCommand())
-	add(groupSwarm, a.inviteCommand(), a.devicesCommand(), a.deviceCommand(), a.logsCommand())
+	add(groupSwarm, a.inviteCommand(), a.devicesCommand(), a.deviceCommand(), a.logsCommand(), a.recoverCommand())
 	add(groupOther, a.demoCommand(), a.versionCommand(), a.completionCommand())
 	return root
 }

@@ -11,6 +11,10 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
+// silentMS is how long a server of the Raft group may not answer before status
+// says so: the coordinator hears of a live one several times a second.
+const silentMS = 3000
+
 func (a *app) statusCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
@@ -35,9 +39,9 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func printStatus(w io.Writer, s statusJSON) error {
-	coordinator := s.Coordinator
-	if coordinator == "" {
-		coordinator = "none is known now"
+	coordinator := "none is known now"
+	if s.Coordinator != "" {
+		coordinator = s.member(s.Coordinator)
 	}
 	quorum := "yes"
 	if !s.Quorum {
@@ -48,7 +52,10 @@ func printStatus(w io.Writer, s statusJSON) error {
 		{"device", fmt.Sprintf("%s  %s  (%s)", s.Name, s.DeviceID, s.Role)},
 		{"swarm", strings.TrimSpace(s.SwarmName + "  " + s.SwarmID)},
 		{"coordinator", coordinator},
-		{"quorum", fmt.Sprintf("%s  (%d voters of %d members, term %d)", quorum, len(s.Voters), len(s.Members), s.Term)},
+		{"quorum", fmt.Sprintf("%s  (%d voters of %d members, term %d, generation %d)", quorum, len(s.Voters), len(s.Members), s.Term, s.Generation)},
+		{"voters", s.memberList(s.Voters)},
+		{"standbys", s.memberList(s.Standbys)},
+		{"log here", s.logText()},
 		{"work", strings.TrimSpace(fmt.Sprintf("%s  %d jobs (%d active), %d tasks: %d pending, %d active, %d completed, %d failed; %.1f tasks/s",
 			s.RunState, st.TotalJobs, st.ActiveJobs, st.TotalTasks, st.PendingTasks, st.ActiveTasks, st.CompletedTasks, st.FailedTasks, st.GlobalVelocity))},
 		{"resources", fmt.Sprintf("%d devices online, %d cores, %.1f GB memory, %d GPUs", r.OnlineCount, r.TotalCores, r.TotalMemoryGB, r.TotalGPUs)},
@@ -66,4 +73,44 @@ func printStatus(w io.Writer, s statusJSON) error {
 		}
 	}
 	return nil
+}
+
+// logText says how far this node's memory of the swarm is; "" on workers.
+func (s statusJSON) logText() string {
+	if s.LogIndex == 0 && s.Applied == 0 {
+		return ""
+	}
+	return fmt.Sprintf("entry %d, %d of them applied, lag %d, %d pages missing", s.LogIndex, s.Applied, s.Lag, s.PagesMissing)
+}
+
+// member names a member, by its ID where nothing else is known of it.
+func (s statusJSON) member(id string) string {
+	for _, m := range s.MemberViews {
+		if m.ID == id {
+			return fmt.Sprintf("%s (%s)", m.Name, short(id))
+		}
+	}
+	return id
+}
+
+// memberList names members, and says what is behind or silent of each.
+func (s statusJSON) memberList(ids []string) string {
+	var out []string
+	for _, id := range ids {
+		text := s.member(id)
+		for _, m := range s.MemberViews {
+			switch {
+			case m.ID != id || id == s.Coordinator || !s.Quorum:
+			case m.SilentMS < 0 || m.SilentMS >= silentMS:
+				text += " SILENT"
+			case m.Lag > 0:
+				text += fmt.Sprintf(" lag %d", m.Lag)
+			}
+			if m.ID == id && m.PagesMissing > 0 {
+				text += fmt.Sprintf(" %d pages missing", m.PagesMissing)
+			}
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, ", ")
 }

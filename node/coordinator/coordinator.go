@@ -42,6 +42,29 @@ type Group interface {
 	Verify(ctx context.Context) error
 	// Voters lists who votes.
 	Voters() []wire.DeviceID
+	// Format returns the newest command format that all voters understand.
+	Format() uint32
+	// CanLose returns an error with CODE_PRECONDITION, and the reason in words,
+	// if the other voters could not go on without that device now.
+	CanLose(wire.DeviceID) error
+}
+
+// Follower is another server of the Raft group as its leader sees it.
+type Follower struct {
+	ID    wire.DeviceID
+	Voter bool
+	// Matched is the end of its log as far as it is known to agree, Lag how many
+	// committed entries it lacked at its last answer.
+	Matched, Lag uint64
+	// Silent is the time since that answer; negative if it has given none in
+	// this term.
+	Silent time.Duration
+}
+
+// Replication is how far the log has come, and the servers that receive it.
+type Replication struct {
+	Committed uint64
+	Followers []Follower
 }
 
 // Pages is where bytes lie.
@@ -59,6 +82,8 @@ type Config struct {
 	Identity session.Identity
 	Group    Group
 	Pages    Pages
+	// Replication, if not nil, says how the log comes on; it must not block.
+	Replication func() Replication
 	// Peers returns where devices can be reached.
 	Peers func([]wire.DeviceID) []*wire.Peer
 	// Publish tells every node of something that happened; it must not block.
@@ -72,6 +97,8 @@ type Coordinator struct {
 	term  uint64
 	swarm swarmFacts
 	packs *packCache
+	// deflaters holds *flate.Writer for pages that are asked for compressed.
+	deflaters sync.Pool
 
 	invites *rate.Limiter
 	// handshakes bounds how often refused strangers are told of.
@@ -86,7 +113,9 @@ type Coordinator struct {
 	devices map[wire.DeviceID]*device
 	// left tells of devices without a session; those that are offline are not
 	// in it.
-	left    map[wire.DeviceID]leaving
+	left map[wire.DeviceID]leaving
+	// reports are what members say of themselves.
+	reports map[wire.DeviceID]memberReport
 	jobs    map[wire.JobID]*jobQueue
 	counter uint64 // of attempts in this term
 	// unrecorded is the bytes of results that are not committed yet.
@@ -122,6 +151,7 @@ func New(cfg Config, term uint64) *Coordinator {
 		handshakes: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		devices:    make(map[wire.DeviceID]*device),
 		left:       make(map[wire.DeviceID]leaving),
+		reports:    make(map[wire.DeviceID]memberReport),
 		jobs:       make(map[wire.JobID]*jobQueue),
 		started:    time.Now(),
 	}
@@ -166,7 +196,7 @@ func (c *Coordinator) Serve(ctx context.Context, rw io.ReadWriteCloser) error {
 	runCtx := c.ctx
 	if runCtx == nil || runCtx.Err() != nil {
 		c.mu.Unlock()
-		return session.Refuse(ctx, rw, &wire.Refusal{Error: &wire.Error{
+		return session.Refuse(ctx, rw, &wire.Refusal{Generation: c.swarm.generation, Error: &wire.Error{
 			Code: wire.Code_CODE_NOT_COORDINATOR, Text: "this node does not coordinate",
 		}})
 	}

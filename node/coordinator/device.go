@@ -55,6 +55,11 @@ type device struct {
 	speed float64
 	// gone is when its link broke; its leases are kept for a while.
 	gone time.Time
+	// mode is what the registry says of whether it is given work.
+	mode wire.DeviceMode
+	// profileDue is set until the registry has its profile as this session told
+	// it.
+	profileDue bool
 	// expelled is set when the device was removed: its session ends soon.
 	expelled bool
 }
@@ -75,6 +80,7 @@ func newDevice(conn *session.Conn, hello *wire.Hello) *device {
 		refusals: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		lastSeen: time.Now(),
 		speed:    1,
+		mode:     wire.DeviceMode_DEVICE_MODE_ENABLED,
 	}
 }
 
@@ -152,6 +158,7 @@ func (d *device) schedulable() scheduler.Device {
 		GPU:       can.GetGpuAvailable(),
 		Browser:   d.profile.GetType() == wire.DeviceType_DEVICE_TYPE_BROWSER,
 		Labels:    d.profile.GetLabels(),
+		Barred:    d.mode != wire.DeviceMode_DEVICE_MODE_ENABLED,
 		Weight:    weight * d.speed,
 		InFlight:  d.inFlight,
 	}

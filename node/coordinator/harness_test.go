@@ -26,6 +26,9 @@ type oneGroup struct {
 	term  uint64
 	now   func() time.Time
 	fail  error // what Propose answers instead, when set
+	// deposed is what Verify answers, and holdsOn what CanLose does.
+	deposed, holdsOn error
+	format           uint32
 }
 
 func (g *oneGroup) Propose(_ context.Context, term uint64, op *wire.Op) (state.OpResult, error) {
@@ -34,7 +37,10 @@ func (g *oneGroup) Propose(_ context.Context, term uint64, op *wire.Op) (state.O
 	if g.fail != nil {
 		return state.OpResult{}, g.fail
 	}
-	out := g.state.Apply(g.term, &wire.Command{Format: state.Format, Term: term, TimeMs: g.now().UnixMilli(), Ops: []*wire.Op{op}})
+	if need := state.FormatOf(op); need > g.format {
+		return state.OpResult{}, wire.Errorf(wire.Code_CODE_PRECONDITION, "format %d is not understood by all voters", need)
+	}
+	out := g.state.Apply(g.term, &wire.Command{Format: state.FormatOf(op), Term: term, TimeMs: g.now().UnixMilli(), Ops: []*wire.Op{op}})
 	return out.Results[0], out.Results[0].Err
 }
 
@@ -44,9 +50,34 @@ func (g *oneGroup) Read(f func(*state.State)) {
 	f(g.state)
 }
 
-func (g *oneGroup) Verify(context.Context) error { return nil }
-func (g *oneGroup) Voters() []wire.DeviceID      { return nil }
-func (g *oneGroup) setFail(err error)            { g.mu.Lock(); g.fail = err; g.mu.Unlock() }
+func (g *oneGroup) Verify(context.Context) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.deposed
+}
+
+func (g *oneGroup) CanLose(wire.DeviceID) error {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.holdsOn
+}
+
+func (g *oneGroup) Format() uint32 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.format
+}
+
+func (g *oneGroup) Voters() []wire.DeviceID { return nil }
+func (g *oneGroup) setFail(err error)       { g.set(func() { g.fail = err }) }
+
+// set changes what the group answers.
+func (g *oneGroup) set(change func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change()
+}
+
 func (g *oneGroup) do(t *testing.T, op *wire.Op) state.OpResult {
 	t.Helper()
 	r, err := g.Propose(t.Context(), g.term, op)
@@ -60,6 +91,8 @@ func (g *oneGroup) do(t *testing.T, op *wire.Op) state.OpResult {
 type memoryPages struct {
 	mu    sync.Mutex
 	pages map[wire.Hash][]byte
+	// slow, if set, keeps who reads waiting until it is closed.
+	slow chan struct{}
 }
 
 func (p *memoryPages) PutReserved(_ context.Context, data []byte) (wire.Hash, error) {
@@ -71,6 +104,9 @@ func (p *memoryPages) PutReserved(_ context.Context, data []byte) (wire.Hash, er
 }
 
 func (p *memoryPages) Get(_ context.Context, h wire.Hash) ([]byte, error) {
+	if p.slow != nil {
+		<-p.slow
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if b, ok := p.pages[h]; ok {
@@ -87,8 +123,10 @@ type harness struct {
 	founder session.Identity
 	invite  map[wire.Role]ed25519.PrivateKey
 	c       *coordinator.Coordinator
-	ctx     context.Context
-	end     func()
+	// replication is what the coordinator is told of the log; nil for nothing.
+	replication func() coordinator.Replication
+	ctx         context.Context
+	end         func()
 
 	mu    sync.Mutex
 	lines []*wire.LogLine
@@ -112,7 +150,7 @@ func newHarness(t *testing.T) *harness {
 	t.Helper()
 	h := &harness{
 		t:       t,
-		group:   &oneGroup{state: state.New(), term: 1, now: time.Now},
+		group:   &oneGroup{state: state.New(), term: 1, now: time.Now, format: 2},
 		pages:   &memoryPages{pages: make(map[wire.Hash][]byte)},
 		founder: identity(1),
 		invite:  make(map[wire.Role]ed25519.PrivateKey),
@@ -138,10 +176,11 @@ func (h *harness) lead() {
 	ctx, cancel := context.WithCancel(context.Background())
 	h.ctx = ctx
 	h.c = coordinator.New(coordinator.Config{
-		Identity: h.founder,
-		Group:    h.group,
-		Pages:    h.pages,
-		Peers:    func([]wire.DeviceID) []*wire.Peer { return nil },
+		Identity:    h.founder,
+		Group:       h.group,
+		Pages:       h.pages,
+		Replication: h.replication,
+		Peers:       func([]wire.DeviceID) []*wire.Peer { return nil },
 		Publish: func(l *wire.LogLine) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -216,13 +255,18 @@ func (h *harness) dial(id session.Identity, slots uint32, claims ...*wire.LeaseC
 }
 
 func (h *harness) tryDial(id session.Identity, slots uint32, claims ...*wire.LeaseClaim) (*peer, error) {
+	return h.dialAs(id, &wire.Hello{Slots: slots, Profile: profile("device-" + id.ID.Short()), Leases: claims})
+}
+
+// dialAs opens a session with a hello that says more.
+func (h *harness) dialAs(id session.Identity, hello *wire.Hello) (*peer, error) {
 	ours, theirs := net.Pipe()
 	link := &breakable{Conn: theirs}
 	served := make(chan error, 1)
 	go func() { served <- h.c.Serve(context.Background(), link) }()
 	var swarm wire.SwarmID
 	h.group.Read(func(s *state.State) { swarm = s.SwarmID() })
-	hello := &wire.Hello{SwarmId: swarm.Bytes(), Generation: 1, Slots: slots, Profile: profile("device-" + id.ID.Short()), Leases: claims}
+	hello.SwarmId, hello.Generation = swarm.Bytes(), 1
 	conn, _, err := session.Dial(context.Background(), ours, id, hello, func(wire.DeviceID) error { return nil })
 	if err != nil {
 		<-served
@@ -306,6 +350,13 @@ func (p *peer) submitInputs(items [][]byte, change func(*wire.JobSpec)) wire.Job
 		change(spec)
 	}
 	id := wire.JobID(fmt.Sprintf("job-%d", rand.Uint64()))
+	p.submitAs(id, items, spec)
+	return id
+}
+
+// submitAs makes a job of that ID.
+func (p *peer) submitAs(id wire.JobID, items [][]byte, spec *wire.JobSpec) {
+	p.h.t.Helper()
 	var before, after wire.Digest
 	for _, item := range items {
 		after = after.Next(wire.HashOf(item))
@@ -314,7 +365,6 @@ func (p *peer) submitInputs(items [][]byte, change func(*wire.JobSpec)) wire.Job
 		JobId: string(id), Spec: spec, Close: true,
 		Inputs: &wire.AppendInputsRequest{JobId: string(id), Segments: p.h.segments(items), DigestBefore: before[:], DigestAfter: after[:]},
 	}}})
-	return id
 }
 
 // segments packs inputs, in pages if they are not few.

@@ -29,6 +29,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 		}
 		if now.After(nextPresence) {
 			c.notePresence(ctx, now)
+			c.recordProfiles(ctx)
 			nextPresence = now.Add(heartbeatEvery)
 		}
 		if now.After(nextSweep) {

@@ -157,7 +157,15 @@ func (a asker) retryJob(ctx context.Context, r *wire.RetryJobRequest) (*wire.Ret
 	if err := a.need(wire.Role_ROLE_MEMBER, "running tasks again"); err != nil {
 		return nil, err
 	}
+	if tasks, done := a.c.retried(r); done {
+		return &wire.RetryJobResponse{Tasks: tasks}, a.c.cfg.Group.Verify(ctx)
+	}
 	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RetryJob{RetryJob: &wire.RetryJob{JobId: r.GetJobId()}}})
+	if wire.CodeOf(err) == wire.Code_CODE_PRECONDITION {
+		if tasks, done := a.c.retried(r); done { // meanwhile
+			return &wire.RetryJobResponse{Tasks: tasks}, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -165,26 +173,43 @@ func (a asker) retryJob(ctx context.Context, r *wire.RetryJobRequest) (*wire.Ret
 	return &wire.RetryJobResponse{Tasks: result.Total}, nil
 }
 
-// removeJob forgets a job. As the word of an attached client it leaves detached
+// retried reports whether a retry has been done already, by the same request
+// with an outcome that its asker never learned, and how many tasks that opened:
+// the job is open again, or has another end than the asker has seen.
+func (c *Coordinator) retried(r *wire.RetryJobRequest) (tasks uint32, done bool) {
+	c.cfg.Group.Read(func(s *state.State) {
+		j := s.Job(wire.JobID(r.GetJobId()))
+		if j == nil || j.Reopened() == 0 {
+			return
+		}
+		seen := r.GetEndedAtMs()
+		if tasks = j.Reopened(); !j.Ended() || seen != 0 && seen < j.EndedAtMS() {
+			done = true
+		}
+	})
+	return tasks, done
+}
+
+// removeJob forgets a job, unless it was another than the one that is meant:
+// then, as when there is none, the request may have come before, with an outcome
+// that nobody learned, and nothing is left to do. As the word of an attached client it leaves detached
 // and open jobs alone.
 func (a asker) removeJob(ctx context.Context, r *wire.RemoveJobRequest) (*wire.RemoveJobResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "removing a job"); err != nil {
 		return nil, err
 	}
 	id := wire.JobID(r.GetJobId())
-	if r.GetAcknowledge() {
-		var keep bool
-		a.c.cfg.Group.Read(func(s *state.State) {
-			j := s.Job(id)
-			keep = j == nil || !j.Ended() || j.Spec().GetDetached()
-		})
-		if keep {
-			return &wire.RemoveJobResponse{}, nil
-		}
+	var keep bool
+	a.c.cfg.Group.Read(func(s *state.State) {
+		j := s.Job(id)
+		meant := r.GetCreatedAtMs()
+		keep = j == nil || meant != 0 && meant != j.CreatedAtMS() ||
+			r.GetAcknowledge() && (!j.Ended() || j.Spec().GetDetached())
+	})
+	if keep {
+		return &wire.RemoveJobResponse{}, a.c.cfg.Group.Verify(ctx)
 	}
 	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: r.GetJobId()}}})
-	// Of a job that is not there nothing is left to do: the request may have
-	// come before, with an outcome that nobody learned.
 	if err != nil && wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
 		return nil, err
 	}
@@ -335,7 +360,7 @@ func (c *Coordinator) allDevices() (v scheduler.View) {
 	return v
 }
 
-func (a asker) hasProgram(_ context.Context, r *wire.HasProgramRequest) (*wire.HasProgramResponse, error) {
+func (a asker) hasProgram(ctx context.Context, r *wire.HasProgramRequest) (*wire.HasProgramResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "submitting a job"); err != nil {
 		return nil, err
 	}
@@ -345,5 +370,5 @@ func (a asker) hasProgram(_ context.Context, r *wire.HasProgramRequest) (*wire.H
 	}
 	out := &wire.HasProgramResponse{}
 	a.c.cfg.Group.Read(func(s *state.State) { out.Program = s.Program(hash) })
-	return out, nil
+	return out, a.c.cfg.Group.Verify(ctx)
 }

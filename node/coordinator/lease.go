@@ -1,9 +1,6 @@
 package coordinator
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/binary"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -96,34 +93,6 @@ func (c *Coordinator) release(d *device, notBefore time.Time) {
 		}
 	}
 	c.wake()
-}
-
-// leaseKey is the key of the tokens of a job's leases: that of a removed job of
-// the same ID was another.
-func (c *Coordinator) leaseKey(q *jobQueue) []byte {
-	mac := hmac.New(sha256.New, c.swarm.leaseKey)
-	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(q.createdMS)))
-	return mac.Sum(nil)
-}
-
-// proven returns the claims that are really of leases of this device.
-func (c *Coordinator) proven(d *device, claims []*wire.LeaseClaim) []*wire.LeaseClaim {
-	var good []*wire.LeaseClaim
-	for _, claim := range claims {
-		c.mu.Lock()
-		q := c.jobs[wire.JobID(claim.GetJobId())]
-		c.mu.Unlock()
-		if q != nil && claim.GetAttempt() != nil && wire.ValidLease(c.leaseKey(q), d.id, claim) {
-			good = append(good, claim)
-			continue
-		}
-		d.cancel(wire.JobID(claim.GetJobId()), claim.GetAttempt(), nil)
-		if q == nil {
-			continue // the job is over
-		}
-		c.refused(d, "device %s claims a lease of job %s that it was never given", d.id.Short(), wire.JobID(claim.GetJobId()))
-	}
-	return good
 }
 
 // adopt takes over the tasks of a claim that are open and that nobody else

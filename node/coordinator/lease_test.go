@@ -20,17 +20,23 @@ func (p *peer) send(l *wire.Lease, result *wire.TaskResult) {
 	}
 }
 
+// device returns what the coordinator says of a device.
+func (p *peer) device(id wire.DeviceID) *wire.Device {
+	p.h.t.Helper()
+	out := p.call(&wire.Request{Kind: &wire.Request_ListDevices{ListDevices: &wire.ListDevicesRequest{}}})
+	for _, d := range out.GetListDevices().GetDevices() {
+		if d.GetId() == string(id) {
+			return d
+		}
+	}
+	p.h.t.Fatalf("device %s is not listed", id)
+	return nil
+}
+
 // inFlight returns what the coordinator counts for a device.
 func (h *harness) inFlight(asker *peer, id wire.DeviceID) uint32 {
 	h.t.Helper()
-	out := asker.call(&wire.Request{Kind: &wire.Request_ListDevices{ListDevices: &wire.ListDevicesRequest{}}})
-	for _, d := range out.GetListDevices().GetDevices() {
-		if d.GetId() == string(id) {
-			return d.GetInFlight()
-		}
-	}
-	h.t.Fatalf("device %s is not listed", id)
-	return 0
+	return asker.device(id).GetInFlight()
 }
 
 func TestASecondSessionTakesTheLeasesOver(t *testing.T) {

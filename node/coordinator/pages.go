@@ -1,7 +1,10 @@
 package coordinator
 
 import (
+	"bytes"
+	"compress/flate"
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/ostrich-legs/ostrich/consensus/state"
@@ -159,5 +162,30 @@ func (a asker) readPage(ctx context.Context, r *wire.ReadPageRequest) (*wire.Rea
 	}
 	from := min(int(r.GetOffset()), len(page))
 	to := min(from+int(r.GetLength()), len(page))
-	return &wire.ReadPageResponse{Data: page[from:to], Size: uint32(len(page))}, nil
+	out := &wire.ReadPageResponse{Data: page[from:to], Size: uint32(len(page))}
+	if r.GetDeflate() {
+		if small := a.c.deflated(out.Data); small != nil {
+			out.Data, out.Deflated = small, true
+		}
+	}
+	return out, nil
+}
+
+// deflated returns data in raw DEFLATE; nil if that is not smaller.
+func (c *Coordinator) deflated(data []byte) []byte {
+	w, ok := c.deflaters.Get().(*flate.Writer)
+	if !ok {
+		var err error
+		if w, err = flate.NewWriter(nil, flate.BestSpeed); err != nil {
+			return nil // never: the level exists
+		}
+	}
+	defer c.deflaters.Put(w)
+	out := bytes.NewBuffer(make([]byte, 0, len(data)))
+	w.Reset(out)
+	_, err := w.Write(data)
+	if err = errors.Join(err, w.Close()); err != nil || out.Len() >= len(data) {
+		return nil
+	}
+	return out.Bytes()
 }

@@ -22,6 +22,7 @@ const (
 )
 
 // readResults answers with recorded results, and waits for the first if asked.
+// Leadership is verified after the reading: then what was read was current.
 func (a asker) readResults(ctx context.Context, r *wire.ReadResultsRequest) (*wire.ReadResultsResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "reading results"); err != nil {
 		return nil, err
@@ -32,14 +33,17 @@ func (a asker) readResults(ctx context.Context, r *wire.ReadResultsRequest) (*wi
 	for {
 		changed := a.c.changes(id)
 		out, err := a.c.resultsFrom(ctx, id, r)
-		if err != nil || len(out.Results) > 0 || out.End || out.Next != r.GetFrom() || changed == nil {
-			return out, err
+		if err != nil {
+			return nil, err
+		}
+		if len(out.Results) > 0 || out.End || out.Next != r.GetFrom() || changed == nil {
+			return out, a.c.cfg.Group.Verify(ctx)
 		}
 		select {
 		case <-ctx.Done():
 			return out, nil
 		case <-wait.C:
-			return out, nil
+			return out, a.c.cfg.Group.Verify(ctx)
 		case <-changed:
 		}
 	}

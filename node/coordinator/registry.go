@@ -17,11 +17,30 @@ const (
 	maxInviteTTL    = 365 * 24 * time.Hour
 )
 
-func (a asker) listDevices(context.Context, *wire.ListDevicesRequest) (*wire.ListDevicesResponse, error) {
-	return &wire.ListDevicesResponse{Devices: a.c.describeDevices()}, nil
+func (a asker) listDevices(ctx context.Context, _ *wire.ListDevicesRequest) (*wire.ListDevicesResponse, error) {
+	devices := a.c.describeDevices()
+	for _, d := range devices {
+		showMode(d)
+	}
+	if err := a.c.cfg.Group.Verify(ctx); err != nil {
+		return nil, err
+	}
+	return &wire.ListDevicesResponse{Devices: devices}, nil
 }
 
-// describeDevices lists the registry with what the coordinator sees of it.
+// showMode makes what an admin wants of a device its status, where that is not
+// that it works.
+func showMode(d *wire.Device) {
+	switch d.GetMode() {
+	case wire.DeviceMode_DEVICE_MODE_DRAINING:
+		d.Status = wire.DeviceStatus_DEVICE_STATUS_DRAINING
+	case wire.DeviceMode_DEVICE_MODE_DISABLED:
+		d.Status = wire.DeviceStatus_DEVICE_STATUS_DISABLED
+	}
+}
+
+// describeDevices lists the registry with what the coordinator sees of it. The
+// status is that of the device's presence and work, whatever its mode.
 func (c *Coordinator) describeDevices() []*wire.Device {
 	var out []*wire.Device
 	c.cfg.Group.Read(func(s *state.State) {
@@ -60,6 +79,8 @@ func described(d *state.Device) *wire.Device {
 		TotalTasksCompleted: d.TasksCompleted,
 		LastHeartbeatMs:     d.PresenceAtMS,
 		JoinedAtMs:          d.JoinedAtMS,
+		Mode:                d.Mode,
+		InvitedBy:           d.InvitedBy,
 	}
 }
 
@@ -104,71 +125,6 @@ func (a asker) renameDevice(ctx context.Context, r *wire.RenameDeviceRequest) (*
 	}
 	a.c.say(lineInfo, wire.DeviceID(r.GetDeviceId()), "device %s is named %q now", wire.DeviceID(r.GetDeviceId()).Short(), r.GetName())
 	return &wire.RenameDeviceResponse{}, nil
-}
-
-// removeDevice takes a device out of the swarm: itself, or, for an admin, any.
-func (a asker) removeDevice(ctx context.Context, r *wire.RemoveDeviceRequest) (*wire.RemoveDeviceResponse, error) {
-	id := wire.DeviceID(r.GetDeviceId())
-	if id != a.id {
-		if err := a.need(wire.Role_ROLE_ADMIN, "removing another device"); err != nil {
-			return nil, err
-		}
-	}
-	if err := a.c.remove(ctx, id, a.id); err != nil {
-		return nil, err
-	}
-	if id == a.id {
-		a.c.audit(id, "device %s left the swarm", id.Short())
-	} else {
-		a.c.audit(id, "device %s was removed from the swarm by %s", id.Short(), a.id.Short())
-	}
-	a.c.expel(id, a.id)
-	return &wire.RemoveDeviceResponse{}, nil
-}
-
-// remove commits the removal of a device, unless nobody would be left to
-// remember those that stay.
-func (c *Coordinator) remove(ctx context.Context, id, actor wire.DeviceID) error {
-	c.removing.Lock()
-	defer c.removing.Unlock()
-	members := c.memberIDs()
-	if len(members) == 1 && members[0] == id && c.registrySize() > 1 {
-		return wire.Errorf(wire.Code_CODE_PRECONDITION,
-			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first", id.Short())
-	}
-	if id == c.cfg.Identity.ID && len(members) > 1 {
-		// The others would cut it off before it could hand over.
-		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "device %s coordinates the swarm: another has to, before it can be removed", id.Short())
-	}
-	_, err := c.propose(ctx, actor, &wire.Op{Kind: &wire.Op_RemoveDevice{RemoveDevice: &wire.RemoveDevice{DeviceId: string(id)}}})
-	return err
-}
-
-func (c *Coordinator) registrySize() (n int) {
-	c.cfg.Group.Read(func(s *state.State) { n = len(s.Devices()) })
-	return n
-}
-
-// removedText is the goodbye to a device that was removed.
-const removedText = "this device was removed from the swarm"
-
-// expel frees what a removed device holds, and ends its session: at once, or, if
-// it asked itself, soon after its answer.
-func (c *Coordinator) expel(id, asker wire.DeviceID) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.left, id)
-	d := c.devices[id]
-	if d == nil {
-		return
-	}
-	c.free(d)
-	d.expelled = true
-	if id == asker {
-		c.expelled = append(c.expelled, d)
-		return
-	}
-	c.running.Go(func() { d.conn.Close(removedText, false) })
 }
 
 func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*wire.CreateInviteResponse, error) {
@@ -263,11 +219,14 @@ func describeInvite(i *state.Invite) *wire.Invite {
 	}
 }
 
-func (a asker) listInvites(context.Context, *wire.ListInvitesRequest) (*wire.ListInvitesResponse, error) {
+func (a asker) listInvites(ctx context.Context, _ *wire.ListInvitesRequest) (*wire.ListInvitesResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "listing invites"); err != nil {
 		return nil, err
 	}
 	invites := slices.DeleteFunc(a.c.allInvites(), func(i *wire.Invite) bool { return i.GetRevoked() })
+	if err := a.c.cfg.Group.Verify(ctx); err != nil {
+		return nil, err
+	}
 	return &wire.ListInvitesResponse{Invites: invites}, nil
 }
 
@@ -280,12 +239,19 @@ func (a asker) revokeInvite(ctx context.Context, r *wire.RevokeInviteRequest) (*
 			return nil, err
 		}
 	}
-	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_RevokeInvite{RevokeInvite: &wire.RevokeInvite{InviteId: r.GetInviteId()}}})
-	if err != nil {
+	if err := a.c.revokeInvite(ctx, a.id, r.GetInviteId()); err != nil {
 		return nil, err
 	}
-	a.c.audit(a.id, "invite %s was revoked", r.GetInviteId())
 	return &wire.RevokeInviteResponse{}, nil
+}
+
+// revokeInvite ends an invite on behalf of actor.
+func (c *Coordinator) revokeInvite(ctx context.Context, actor wire.DeviceID, id string) error {
+	_, err := c.propose(ctx, actor, &wire.Op{Kind: &wire.Op_RevokeInvite{RevokeInvite: &wire.RevokeInvite{InviteId: id}}})
+	if err == nil {
+		c.audit(actor, "invite %s was revoked", id)
+	}
+	return err
 }
 
 // admitDevice lets a joiner in whose proof the asking member passes on. Apply

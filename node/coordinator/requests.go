@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -17,6 +18,10 @@ func (c *Coordinator) answer(ctx context.Context, d *device, r *wire.Request) *w
 	if err == nil {
 		asker := asker{c: c, device: d, id: d.id, role: record.Role}
 		err = asker.answer(ctx, r, response)
+	}
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) && wire.CodeOf(err) == wire.Code_CODE_INTERNAL {
+		// The answer may still arrive, and says nothing of what was asked.
+		err = wire.Errorf(wire.Code_CODE_UNAVAILABLE, "this node stopped coordinating before it could answer")
 	}
 	if refusesTrust(err) {
 		c.refused(d, "refused: %v", err)
@@ -88,6 +93,8 @@ func (a asker) answerRegistry(ctx context.Context, r *wire.Request, out *wire.Re
 		return reply(ctx, k.RenameDevice, a.renameDevice, func(v *wire.RenameDeviceResponse) { out.Kind = &wire.Response_RenameDevice{RenameDevice: v} })
 	case *wire.Request_RemoveDevice:
 		return reply(ctx, k.RemoveDevice, a.removeDevice, func(v *wire.RemoveDeviceResponse) { out.Kind = &wire.Response_RemoveDevice{RemoveDevice: v} })
+	case *wire.Request_SetDeviceMode:
+		return reply(ctx, k.SetDeviceMode, a.setDeviceMode, func(v *wire.SetDeviceModeResponse) { out.Kind = &wire.Response_SetDeviceMode{SetDeviceMode: v} })
 	case *wire.Request_GetView:
 		return reply(ctx, k.GetView, a.getView, func(v *wire.GetViewResponse) { out.Kind = &wire.Response_GetView{GetView: v} })
 	case *wire.Request_CreateInvite:

@@ -167,7 +167,7 @@ func (w *leaseWriter) flush(ctx context.Context) error {
 		return nil
 	}
 	claim := &wire.LeaseClaim{JobId: string(sent.queue.id), Attempt: sent.attempt, Indexes: sent.indexes}
-	claim.Token = wire.LeaseToken(w.c.leaseKey(sent.queue), d.id, claim)
+	claim.Token = w.c.token(sent.queue, d.id, claim)
 	frame := &wire.Lease{Claim: claim}
 	for _, at := range places {
 		frame.Inputs = append(frame.Inputs, inputs[at])

@@ -7,12 +7,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/node/session"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
+	"golang.org/x/sync/errgroup"
 )
 
 // maxSlots bounds what a device may claim to run at one time.
@@ -45,8 +43,8 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 		return err
 	}
 	d := newDevice(conn, hello)
-	if !c.connect(d, hello.GetLeases()) {
-		return conn.Close(roleEnds, true)
+	if bye := c.connect(d, hello.GetLeases()); bye != nil {
+		return conn.Close(bye.GetReason(), bye.GetRedial())
 	}
 
 	work, workCtx := errgroup.WithContext(ctx)
@@ -132,19 +130,30 @@ func (c *Coordinator) memberIDs() (ids []wire.DeviceID) {
 
 // connect makes d the session of its device. Leases that the device proves it
 // holds stay with it; what else was leased to it waits to be leased again. It
-// reports false when the term has ended.
-func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) bool {
+// returns the goodbye to say when the term has ended, or the device was removed
+// meanwhile.
+func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) *wire.Goodbye {
 	proven := c.proven(d, claims)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.ended {
-		return false
+		return &wire.Goodbye{Reason: roleEnds, Redial: true}
 	}
+	// Read under the mutex: what is committed later finds the session.
+	record, err := c.registered(d.id)
+	if err != nil {
+		return &wire.Goodbye{Reason: removedText}
+	}
+	d.mode = record.Mode
 	old := c.devices[d.id]
 	c.devices[d.id] = d
 	delete(c.left, d.id)
 	for _, claim := range proven {
-		c.adopt(d, claim)
+		if d.mode == wire.DeviceMode_DEVICE_MODE_DISABLED {
+			c.decline(d, claim)
+		} else {
+			c.adopt(d, claim)
+		}
 	}
 	if old != nil {
 		c.release(old, time.Now())
@@ -153,7 +162,7 @@ func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) bool {
 		}
 	}
 	c.wake()
-	return true
+	return nil
 }
 
 // disconnect ends d. A goodbye frees its leases at once, a broken link after a
@@ -182,21 +191,13 @@ func (c *Coordinator) free(d *device) {
 // welcomeDevice records what a new session tells of its device: that it is
 // online, and its profile where that has changed.
 func (c *Coordinator) welcomeDevice(ctx context.Context, d *device) {
-	var online, same bool
+	var online bool
 	c.cfg.Group.Read(func(s *state.State) {
 		if known := s.Device(d.id); known != nil {
 			online = known.Online
-			same = proto.Equal(known.Profile, d.profile)
 		}
 	})
-	if !same {
-		_, err := c.propose(ctx, d.id, &wire.Op{Kind: &wire.Op_UpdateDevice{UpdateDevice: &wire.UpdateDevice{
-			DeviceId: string(d.id), Profile: d.profile,
-		}}})
-		if err != nil {
-			c.cfg.Log.Debug("a device's profile was not recorded", "device", d.id, "err", err)
-		}
-	}
+	c.recordProfile(ctx, d)
 	if !online {
 		c.setPresence(ctx, d.id, true)
 	}
@@ -225,6 +226,7 @@ func (c *Coordinator) frame(d *device, f *wire.Frame) error {
 	}
 	switch kind := f.GetKind().(type) {
 	case *wire.Frame_Heartbeat:
+		c.noteReport(d, kind.Heartbeat.GetMember())
 		return nil
 	case *wire.Frame_Results:
 		return c.receive(d, kind.Results)

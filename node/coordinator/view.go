@@ -49,6 +49,10 @@ func (a asker) getView(context.Context, *wire.GetViewRequest) (*wire.GetViewResp
 
 // View is the coordinator's view of the whole.
 func (c *Coordinator) View() *wire.View {
+	var log Replication
+	if c.cfg.Replication != nil {
+		log = c.cfg.Replication()
+	}
 	v := &wire.View{
 		Coordinator: string(c.cfg.Identity.ID),
 		Term:        c.term,
@@ -56,26 +60,48 @@ func (c *Coordinator) View() *wire.View {
 		Members:     words(c.memberIDs()),
 		Voters:      words(c.cfg.Group.Voters()),
 		SwarmName:   c.swarm.name,
-		Resources:   &wire.Resources{},
+		Committed:   log.Committed,
+		Format:      c.cfg.Group.Format(),
 	}
-	for _, d := range c.describeDevices() {
-		if d.GetStatus() == wire.DeviceStatus_DEVICE_STATUS_OFFLINE {
-			continue
-		}
-		can := d.GetProfile().GetCapabilities()
-		v.Resources.OnlineCount++
-		v.Resources.TotalCores += uint64(can.GetCpuCores())
-		v.Resources.TotalMemoryGb += can.GetMemoryGb()
-		if can.GetGpuAvailable() {
-			v.Resources.TotalGpus++
+	for _, f := range log.Followers {
+		if !f.Voter {
+			v.Standbys = append(v.Standbys, string(f.ID))
 		}
 	}
+	devices := c.describeDevices()
+	v.Resources = resources(devices)
+	v.MemberViews = c.memberViews(devices, log.Followers)
 	v.Stats = c.stats()
 	v.RunState = "IDLE"
 	if v.Stats.GetActiveTasks() > 0 {
 		v.RunState = "RUNNING"
 	}
 	return v
+}
+
+// online reports whether a device is there, whatever its mode.
+func online(d *wire.Device) bool { return d.GetStatus() != wire.DeviceStatus_DEVICE_STATUS_OFFLINE }
+
+// resources sums up what the devices that are online bring; of those that are
+// disabled only that they are there.
+func resources(devices []*wire.Device) *wire.Resources {
+	sum := &wire.Resources{}
+	for _, d := range devices {
+		if !online(d) {
+			continue
+		}
+		sum.OnlineCount++
+		if d.GetMode() == wire.DeviceMode_DEVICE_MODE_DISABLED {
+			continue
+		}
+		can := d.GetProfile().GetCapabilities()
+		sum.TotalCores += uint64(can.GetCpuCores())
+		sum.TotalMemoryGb += can.GetMemoryGb()
+		if can.GetGpuAvailable() {
+			sum.TotalGpus++
+		}
+	}
+	return sum
 }
 
 // stats joins the totals of the replicated state, which count over the life of

@@ -58,6 +58,10 @@ func (e *Refused) Unwrap() error {
 // not say.
 func (e *Refused) Coordinator() *wire.Peer { return e.Refusal.GetCoordinator() }
 
+// Generation returns the swarm's generation according to the refusal; 0 if it
+// does not say. It is not proven.
+func (e *Refused) Generation() uint64 { return e.Refusal.GetGeneration() }
+
 // protocolError is an ErrProtocol with what was wrong.
 func protocolError(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))

@@ -34,7 +34,7 @@ type Accept struct {
 	Generation, Term uint64
 	// Admit is called once the device has proved its identity. It returns the
 	// welcome to send; an error is sent as a refusal with its code, and a
-	// *Refused as it is. It may block within the handshake's 10 s.
+	// *Refused as it is. Other refusals say the generation. It may block within the handshake's 10 s.
 	Admit func(*wire.Hello) (*wire.Welcome, error)
 }
 
@@ -143,7 +143,7 @@ func AcceptConn(ctx context.Context, rw io.ReadWriteCloser, a Accept) (*Conn, *w
 // What it refuses it has told the device.
 func (a Accept) examine(rw io.ReadWriter, hello *wire.Hello, challenge *wire.Challenge) (*wire.Welcome, error) {
 	if err := a.checkHello(hello); err != nil {
-		return nil, refuse(rw, err)
+		return nil, a.refuse(rw, err)
 	}
 	challenge.Signature = ed25519.Sign(a.Key, wire.SessionTranscript("coordinator", hello, challenge))
 	err := writeFrame(rw, &wire.Frame{Kind: &wire.Frame_Challenge{Challenge: challenge}})
@@ -159,11 +159,11 @@ func (a Accept) examine(rw io.ReadWriter, hello *wire.Hello, challenge *wire.Cha
 	}
 	err = verify(wire.DeviceID(hello.GetDeviceId()), wire.SessionTranscript("device", hello, challenge), frame.GetProof().GetSignature())
 	if err != nil {
-		return nil, refuse(rw, err)
+		return nil, a.refuse(rw, err)
 	}
 	welcome, err := a.Admit(hello)
 	if err != nil {
-		return nil, refuse(rw, err)
+		return nil, a.refuse(rw, err)
 	}
 	return welcome, nil
 }
@@ -190,7 +190,8 @@ func (a Accept) checkHello(hello *wire.Hello) error {
 }
 
 // Refuse answers the other side's Hello with a refusal and closes the stream:
-// what a member does that does not coordinate.
+// what a member does that does not coordinate. The refusal should say the
+// swarm's generation as this member knows it, and who coordinates where it does.
 func Refuse(ctx context.Context, rw io.ReadWriteCloser, refusal *wire.Refusal) error {
 	err := handshake(ctx, rw, func() error {
 		if _, err := readHello(rw); err != nil {
@@ -221,11 +222,12 @@ func handshake(ctx context.Context, rw io.ReadWriteCloser, f func() error) error
 	return err
 }
 
-// refuse sends err as a refusal and returns it as *Refused.
-func refuse(w io.Writer, err error) error {
+// refuse sends err as a refusal, with the generation of the swarm, and returns it
+// as *Refused.
+func (a Accept) refuse(w io.Writer, err error) error {
 	var refused *Refused
 	if !errors.As(err, &refused) {
-		refused = &Refused{Refusal: &wire.Refusal{Error: wire.EncodeError(err)}}
+		refused = &Refused{Refusal: &wire.Refusal{Error: wire.EncodeError(err), Generation: a.Generation}}
 	}
 	werr := writeFrame(w, &wire.Frame{Kind: &wire.Frame_Refusal{Refusal: refused.Refusal}})
 	if werr != nil {

@@ -62,6 +62,8 @@ func TestAHandshakeIsRefusedWithACode(t *testing.T) {
 				var refused *session.Refused
 				if !errors.As(err, &refused) || wire.CodeOf(err) != test.want {
 					t.Errorf("%s: got %v (%v), want a refusal with %v", side, err, wire.CodeOf(err), test.want)
+				} else if refused.Generation() != 1 {
+					t.Errorf("%s: the refusal says generation %d, want 1", side, refused.Generation())
 				}
 			}
 		})

@@ -263,12 +263,18 @@ func (s *served) collect(n int) map[uint32]*wire.TaskResult {
 // start runs a worker until the test ends.
 func start(t *testing.T, c *coordinator, slots int, s Sandbox) *Worker {
 	t.Helper()
+	return startMember(t, c, slots, s, nil)
+}
+
+// startMember is start for a device that reports in its heartbeats.
+func startMember(t *testing.T, c *coordinator, slots int, s Sandbox, report func() *wire.MemberReport) *Worker {
+	t.Helper()
 	w, err := New(Config{
 		Link: LinkConfig{
 			Identity: sessiontest.NewIdentity("device"), Dial: c.dial, Trust: sessiontest.TrustAll,
 			Hello: func() *wire.Hello { return sessiontest.NewHello(0) },
 		},
-		Slots: slots, Sandbox: s, Dir: t.TempDir(),
+		Slots: slots, Sandbox: s, Dir: t.TempDir(), Report: report,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,9 @@ type LinkConfig struct {
 	// Hello returns what to say of this device: swarm, generation, profile. The
 	// link owns what it returns.
 	Hello func() *wire.Hello
+	// Generation, if not nil, is called at the start of each session, before
+	// Welcome, with the swarm's generation as the coordinator has signed it.
+	Generation func(uint64)
 	// Welcome, if not nil, is called at the start of each session, before its
 	// first frame.
 	Welcome func(*wire.Welcome)
@@ -162,6 +165,9 @@ func (l *Link) dial(ctx context.Context) (*session.Conn, *wire.Welcome, error) {
 func (l *Link) keep(ctx context.Context, conn *session.Conn, welcome *wire.Welcome) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close(context.Cause(ctx).Error(), false) })
 	defer stop()
+	if l.config.Generation != nil {
+		l.config.Generation(conn.Generation())
+	}
 	if l.config.Welcome != nil {
 		l.config.Welcome(welcome)
 	}
@@ -237,8 +243,12 @@ func (l *Link) Call(ctx context.Context, request *wire.Request) (*wire.Response,
 		if conn != nil {
 			var response *wire.Response
 			response, why = conn.Call(ctx, request)
-			if why == nil || !worthRetrying(why) {
+			cut := ctx.Err() != nil && errors.Is(why, ctx.Err())
+			if why == nil || !cut && !worthRetrying(why) {
 				return response, why
+			}
+			if cut {
+				why = errUnanswered
 			}
 			pause = time.After(jitter(min(50*time.Millisecond<<min(tries, 6), 2*time.Second)))
 		}
@@ -250,6 +260,9 @@ func (l *Link) Call(ctx context.Context, request *wire.Request) (*wire.Response,
 		}
 	}
 }
+
+// errUnanswered is why there is no answer when the asker could wait no longer.
+var errUnanswered = errors.New("it did not come in time, and whether it was done is not known")
 
 func worthRetrying(err error) bool {
 	switch wire.CodeOf(err) {

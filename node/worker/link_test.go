@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -213,6 +214,48 @@ func TestCallSaysWhyThereIsNoCoordinator(t *testing.T) {
 		_, err := l.Call(ctx, &wire.Request{})
 		if wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want CODE_UNAVAILABLE for want of time", err)
+		}
+	})
+}
+
+func TestCallSaysInWordsThatTheAnswerDidNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		asked := make(chan struct{})
+		c.answer = func(*wire.Request) error {
+			<-asked
+			return nil
+		}
+		l := startLink(t, c.dial, nil)
+		defer close(asked)
+		<-c.sessions
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := l.Call(ctx, &wire.Request{})
+		if wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE || !errors.Is(err, context.DeadlineExceeded) || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			t.Errorf("got %v, want CODE_UNAVAILABLE for want of time", err)
+		}
+		if want := "whether it was done is not known"; !strings.Contains(err.Error(), want) {
+			t.Errorf("got %q, want it to say %q", err, want)
+		}
+	})
+}
+
+func TestALinkTellsTheGenerationBeforeTheWelcome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		told := make(chan uint64, 1)
+		startLink(t, c.dial, func(config *LinkConfig) {
+			config.Generation = func(g uint64) { told <- g }
+			config.Welcome = func(*wire.Welcome) {
+				if len(told) != 1 {
+					t.Error("the welcome came first")
+				}
+			}
+		})
+		<-c.sessions
+		if got := <-told; got != 1 {
+			t.Errorf("got generation %d, want 1", got)
 		}
 	})
 }

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"bytes"
+	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
@@ -66,14 +68,15 @@ func (c call) readPage(ctx context.Context, name wire.Hash, size int) (page []by
 func (c call) readPageOnce(ctx context.Context, name wire.Hash, size int) ([]byte, error) {
 	page := make([]byte, 0, size)
 	for len(page) < size {
+		length := min(size-len(page), wire.MaxChunk)
 		response, err := c(ctx, &wire.Request{Kind: &wire.Request_ReadPage{ReadPage: &wire.ReadPageRequest{
-			Hash: name[:], Offset: uint32(len(page)), Length: uint32(min(size-len(page), wire.MaxChunk)),
+			Hash: name[:], Offset: uint32(len(page)), Length: uint32(length),
 		}}})
 		if err != nil {
 			return nil, err
 		}
-		data := response.GetReadPage().GetData()
-		if len(data) == 0 || len(data) > size-len(page) || int(response.GetReadPage().GetSize()) != size {
+		data, err := rangeOf(response.GetReadPage(), length)
+		if err != nil || len(data) == 0 || int(response.GetReadPage().GetSize()) != size {
 			return nil, wire.Errorf(wire.Code_CODE_INTERNAL, "page %s came with another size", name)
 		}
 		page = append(page, data...)
@@ -82,6 +85,24 @@ func (c call) readPageOnce(ctx context.Context, name wire.Hash, size int) ([]byt
 		return nil, wire.Errorf(wire.Code_CODE_INTERNAL, "page %s came damaged", name)
 	}
 	return page, nil
+}
+
+// rangeOf returns the range of a page that an answer holds, whichever way it is
+// written: at most limit bytes, or an error. No more than that is ever
+// decompressed.
+func rangeOf(r *wire.ReadPageResponse, limit int) ([]byte, error) {
+	data := r.GetData()
+	if r.GetDeflated() {
+		var err error
+		data, err = io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(data)), int64(limit)+1))
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(data) > limit {
+		return nil, fmt.Errorf("a range of more than %d bytes", limit)
+	}
+	return data, nil
 }
 
 // writeBlob puts a file into pages. places bounds the pages in flight, together

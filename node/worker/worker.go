@@ -40,6 +40,9 @@ type Config struct {
 	Sandbox Sandbox
 	// Dir is the data folder: the worker owns its programs/ and work/.
 	Dir string
+	// Report says what a member has to say of itself in each heartbeat; it must
+	// not block. Nil on workers.
+	Report func() *wire.MemberReport
 	// Log takes what an operator would act on; nil means nowhere.
 	Log *slog.Logger
 }
@@ -224,6 +227,9 @@ func (w *Worker) heartbeats(ctx context.Context) {
 		}
 		running, queued := w.holdings.counts()
 		beat := &wire.Heartbeat{Running: uint32(running), Queued: uint32(queued), Load: loadAverage() / float64(runtime.NumCPU())}
+		if w.config.Report != nil {
+			beat.Member = w.config.Report()
+		}
 		conn.Send(ctx, &wire.Frame{Kind: &wire.Frame_Heartbeat{Heartbeat: beat}}) // an error means that the session has ended
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -430,6 +431,20 @@ func TestHeartbeatsTellWhatTheDeviceDoes(t *testing.T) {
 		}
 		if beat.GetRunning()+beat.GetQueued() != 4 || beat.GetRunning() < 1 {
 			t.Errorf("got %v, want 4 tasks", beat)
+		}
+	})
+}
+
+func TestAMemberReportsInItsHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		var asked atomic.Uint64
+		startMember(t, c, 0, nil, func() *wire.MemberReport { return &wire.MemberReport{Applied: asked.Add(1)} })
+		s := <-c.sessions
+		for want := range uint64(3) {
+			if got := (<-s.beats).GetMember().GetApplied(); got != want+1 {
+				t.Errorf("heartbeat %d reports %d", want, got)
+			}
 		}
 	})
 }

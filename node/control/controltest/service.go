@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
-	"github.com/ostrich-legs/ostrich/p2p/wire/wireconnect"
 )
 
 // Time is when everything happens: 2026-01-02T03:04:05Z, in milliseconds.
@@ -27,8 +26,6 @@ const (
 // Service is the fake. Set its fields before it serves; its methods may be
 // called concurrently.
 type Service struct {
-	wireconnect.UnimplementedControlHandler
-
 	// Compute makes a task's result; nil means Echo. Attempts, device and the
 	// like are filled in.
 	Compute func(spec *wire.JobSpec, index uint32, input []byte) *wire.TaskResult
@@ -45,6 +42,9 @@ type Service struct {
 	// Cut, if not nil, returns after how many messages the n-th stream of
 	// results is cut off; 0 means never.
 	Cut func(n int) int
+	// Plan is what Recover shows, and Findings what Diagnose finds.
+	Plan     *wire.RecoveryPlan
+	Findings []*wire.Finding
 	// Stopped is told that Stop or Leave was called.
 	Stopped func()
 
@@ -62,7 +62,7 @@ type Service struct {
 func New() *Service {
 	return &Service{
 		changed: make(chan struct{}), calls: map[string]int{}, blobs: map[wire.Hash][]byte{},
-		devices: devices(), logs: logs(),
+		devices: devices(), logs: logs(), Plan: plan(), Findings: findings(),
 	}
 }
 

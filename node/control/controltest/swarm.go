@@ -2,8 +2,10 @@ package controltest
 
 import (
 	"context"
+	"slices"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -27,6 +29,31 @@ func devices() []*wire.Device {
 	return []*wire.Device{first, device(Other, "beta", wire.DeviceStatus_DEVICE_STATUS_BUSY), third}
 }
 
+func memberViews() []*wire.MemberView {
+	return []*wire.MemberView{
+		{Id: Self, Name: "alpha", Online: true, Voter: true, Version: "dev", Format: 2, Report: &wire.MemberReport{Applied: 1229, DiskFree: 5 << 30, PagesMissing: 2, ClockMs: Time}},
+		{Id: Other, Name: "beta", Online: true, Standby: true, Lag: 4, SilentMs: 30, ClockAheadMs: 3200, Version: "dev", Format: 2, Report: &wire.MemberReport{Applied: 1226, DiskFree: 1 << 30}},
+		{Id: Third, Name: "gamma", SilentMs: -1, Version: "dev", Format: 1},
+	}
+}
+
+// plan is that of a survivor of three voters.
+func plan() *wire.RecoveryPlan {
+	return &wire.RecoveryPlan{
+		Generation: 1, NewGeneration: 2, Last: 1234, Committed: 1230, LastTimeMs: Time,
+		Devices: 3, OpenJobs: 1, EndedJobs: 4, Results: 900, PagesMissing: 2,
+		Voters: []*wire.RecoveryPeer{{Id: Other, Name: "beta"}, {Id: Third, Name: "gamma", Reachable: true}},
+		Losses: []string{"what was acknowledged after the last entry is lost", "2 pages are not on this disk"},
+	}
+}
+
+func findings() []*wire.Finding {
+	return []*wire.Finding{
+		{Level: "ok", Subject: "quorum", Text: "alpha coordinates the swarm"},
+		{Level: "warning", Subject: "clock", Text: "beta is 3.2 s ahead", Mend: "set its clock"},
+	}
+}
+
 func logs() []*wire.LogLine {
 	return []*wire.LogLine{
 		{TimeMs: Time, Level: "info", Source: "coordinator", Device: Self, Message: "beta joined"},
@@ -42,9 +69,11 @@ func (s *Service) GetStatus(context.Context, *connect.Request[wire.GetStatusRequ
 			SwarmId: "00112233445566778899aabbccddeeff", Name: "alpha", DeviceId: Self, Role: wire.Role_ROLE_ADMIN, Quorum: true,
 			P2PAddresses:  []string{"/ip4/192.0.2.1/tcp/7776/p2p/" + Self},
 			PublicAddress: "http://192.0.2.1:7777", ControlAddress: "http://127.0.0.1:7778", BytesStored: 4096,
+			LogIndex: 1234, Applied: 1229, Lag: 1, PagesMissing: 2,
 			Warnings: []string{"with two members the loss of either stops the swarm; add a third"}, Version: "dev", Pid: 42,
 			View: &wire.View{
 				Coordinator: Self, Term: 3, Members: []string{Self, Other, Third}, Voters: []string{Self}, RunState: "RUNNING",
+				Standbys: []string{Other}, Committed: 1230, Format: 2, MemberViews: memberViews(),
 				Stats:     &wire.Stats{TotalJobs: 2, ActiveJobs: 1, CompletedJobs: 1, TotalTasks: 10, CompletedTasks: 9, PendingTasks: 1, GlobalVelocity: 1.5, GlobalThrottle: 100},
 				Resources: &wire.Resources{TotalCores: 12, TotalMemoryGb: 22.5, OnlineCount: 2}, SwarmName: "home",
 			},
@@ -124,4 +153,63 @@ func (s *Service) stopped() {
 	if s.Stopped != nil {
 		s.Stopped()
 	}
+}
+
+// RemoveDevice takes a device out of the list. Beta joined by an invite that
+// lets others in still; gamma is what the others cannot do without.
+func (s *Service) RemoveDevice(_ context.Context, r *connect.Request[wire.RemoveDeviceRequest]) (*connect.Response[wire.RemoveDeviceResponse], error) {
+	return call(s, "RemoveDevice", func() (*wire.RemoveDeviceResponse, error) {
+		at := s.device(r.Msg.GetDeviceId())
+		switch {
+		case at < 0:
+			return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no device %s", r.Msg.GetDeviceId())
+		case r.Msg.GetDeviceId() == Third:
+			return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "without gamma the voters that are left could not commit")
+		}
+		s.devices = slices.Delete(s.devices, at, at+1)
+		if r.Msg.GetRevokeInvite() {
+			return &wire.RemoveDeviceResponse{}, nil
+		}
+		return &wire.RemoveDeviceResponse{OpenInvite: "inv-1"}, nil
+	})
+}
+
+// SetDeviceMode drains, disables or enables a device.
+func (s *Service) SetDeviceMode(_ context.Context, r *connect.Request[wire.SetDeviceModeRequest]) (*connect.Response[wire.SetDeviceModeResponse], error) {
+	return call(s, "SetDeviceMode", func() (*wire.SetDeviceModeResponse, error) {
+		at := s.device(r.Msg.GetDeviceId())
+		if at < 0 {
+			return nil, wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no device %s", r.Msg.GetDeviceId())
+		}
+		s.devices[at].Mode = r.Msg.GetMode()
+		return &wire.SetDeviceModeResponse{}, nil
+	})
+}
+
+func (s *Service) device(id string) int {
+	return slices.IndexFunc(s.devices, func(d *wire.Device) bool { return d.GetId() == id })
+}
+
+// Recover shows Plan, or, asked to, says that it is done.
+func (s *Service) Recover(_ context.Context, r *connect.Request[wire.RecoverRequest]) (*connect.Response[wire.RecoverResponse], error) {
+	return call(s, "Recover", func() (*wire.RecoverResponse, error) {
+		plan := proto.CloneOf(s.Plan)
+		switch {
+		case !r.Msg.GetConfirm():
+			return &wire.RecoverResponse{Plan: plan}, nil
+		case plan.GetRefusal() != "":
+			return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "%s", plan.GetRefusal())
+		case r.Msg.GetLast() != plan.GetLast():
+			return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "the log ends at %d", plan.GetLast())
+		}
+		plan.Kept = "/data/raft.generation-1.20260102T030405"
+		return &wire.RecoverResponse{Plan: plan, Done: true}, nil
+	})
+}
+
+// Diagnose returns Findings.
+func (s *Service) Diagnose(context.Context, *connect.Request[wire.DiagnoseRequest]) (*connect.Response[wire.DiagnoseResponse], error) {
+	return call(s, "Diagnose", func() (*wire.DiagnoseResponse, error) {
+		return &wire.DiagnoseResponse{Findings: s.Findings}, nil
+	})
 }
