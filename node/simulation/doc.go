@@ -5,34 +5,41 @@
 // nothing imports it.
 //
 // One run is one swarm: it is founded, clients offer about a hundred tasks a
-// second, and all the while members and devices are isolated, cut off one way,
-// split in halves, slowed down, killed and restarted, alone or all at once. In
-// the end everything is healed, and what was acknowledged is compared with what
-// is there. A run prints its seed first, and its figures last. It is red when
+// second, an operator renames, drains and removes devices, a hostile device
+// delivers results of leases that it forged, and all the while members and
+// devices are isolated, cut off one way, split in halves, slowed down, killed
+// and restarted, alone or all at once, clocks jump forward and back, and the
+// power fails. Logs are on disks of the simulation (disk_test.go), which take
+// time to sync and lose what they have not synced when the power fails. In the
+// end everything is healed, and what was acknowledged is compared with what is
+// there. A run prints its seed first, and its figures last. It is red when
 //
-//   - no election, fault or completion happened;
+//   - no election, fault or completion happened, or fewer than a fault a minute,
+//     90 tasks offered a second and 25,000 checked operations an hour;
 //   - an acknowledged submit, append, close, cancel or completion is lost;
 //   - a task was recorded twice, or its result or number changed;
-//   - a client sees results out of order, or others when it reads again;
-//   - two leaders accept in one term;
+//   - a client sees results out of order, or others when it reads again, or one
+//     that no device computed;
+//   - two leaders accept in one term, or one of a generation that is past;
 //   - the state differs between two members at one index of the log;
 //   - a job does not end within a minute after the last fault is healed;
 //   - the members do not agree 10 s after that;
-//   - a history of one job or one invite cannot be put in one order
-//     (linearizability, checked by porcupine).
+//   - a history of one job, one invite or one device of the registry cannot be
+//     put in one order (linearizability, checked by porcupine).
 //
 // The seed fixes the faults and the load, not the order in which goroutines
 // run, so that a seed that was red may need a few runs to be so again.
 //
-// CI runs three swarms for 13 simulated minutes in all. At full size:
+// CI runs eight swarms of 15 minutes, two of them with five members. At full
+// size:
 //
 //	go test ./node/simulation -run Survives -hours 1000 -timeout 0
+//	go test ./node/simulation -run PowerFailures -failures 500 -timeout 0
 //
-// runs swarms of 20 minutes, as many at one time as there are processors, with
-// seeds that count up from -seed, until 1,000 simulated hours are over: about a
-// day and a half on two processors. -members 5 makes the swarms larger.
+// The first runs swarms of 20 minutes, as many at one time as there are
+// processors, with seeds that count up from -seed, until 1,000 simulated hours
+// are over: about a day on two processors. -members 5 makes the swarms larger.
 //
-// What the checks are worth is itself tested: each test in sabotage_test.go
-// breaks one rule (submits that are not deduplicated, reads from a leader that
-// is none any more, a member that votes after losing its log) and must see red.
+// What the checks are worth is itself tested: each test in sabotage_test.go, and
+// TestDisksThatDoNotSyncAreSeen, breaks one rule and must see red.
 package simulation

@@ -30,6 +30,9 @@ func faults() []fault {
 		{"a device stops", func(s *swarm) func() { return s.stop(pick(s, s.devices)) }},
 		{"a link flaps", (*swarm).flap},
 		{"all members crash", (*swarm).crashAll},
+		{"the power fails", (*swarm).powerFails},
+		{"the coordinator's clock jumps", func(s *swarm) func() { return s.jump(s.someCoordinator()) }},
+		{"a member's clock jumps", func(s *swarm) func() { return s.jump(pick(s, s.members)) }},
 	}
 }
 
@@ -117,6 +120,18 @@ func (s *swarm) crashAll() func() {
 			m.up()
 		}
 	}
+}
+
+// longestJump is how far a clock is wrong at the most: not so far that invites
+// and kept jobs of this run expire.
+const longestJump = 20 * time.Minute
+
+// jump sets a member's clock forward or back; end sets it right, which is a jump
+// too.
+func (s *swarm) jump(m *machine) func() {
+	s.ledger.count.jumps.Add(1)
+	m.skew.Store(int64(s.duration(-longestJump, longestJump)))
+	return func() { m.skew.Store(0) }
 }
 
 func (s *swarm) flap() func() {

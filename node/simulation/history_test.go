@@ -16,13 +16,15 @@ import (
 // checkLimit bounds the search for an order of one history.
 const checkLimit = 2 * time.Second
 
-// history is what was called and answered, by the job or invite it is about.
+// history is what was called and answered, by the job, the invite or the device
+// that it is about.
 type history struct {
 	mu      sync.Mutex
 	tracked map[wire.JobID]bool
 	rounds  map[wire.JobID]int
 	jobs    map[wire.JobID][]porcupine.Operation
 	invites map[string][]porcupine.Operation
+	devices map[wire.DeviceID][]porcupine.Operation
 }
 
 func newHistory() *history {
@@ -31,6 +33,7 @@ func newHistory() *history {
 		rounds:  make(map[wire.JobID]int),
 		jobs:    make(map[wire.JobID][]porcupine.Operation),
 		invites: make(map[string][]porcupine.Operation),
+		devices: make(map[wire.DeviceID][]porcupine.Operation),
 	}
 }
 
@@ -93,6 +96,13 @@ func (h *history) invite(called time.Time, key ed25519.PublicKey, in inviteInput
 	h.invites[string(key)] = append(h.invites[string(key)], operation(called, in, code, code))
 }
 
+// device notes a call about a device of the registry and its answer.
+func (h *history) device(called time.Time, id wire.DeviceID, in deviceInput, out deviceOutput) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.devices[id] = append(h.devices[id], operation(called, in, out, out.code))
+}
+
 // operation is a call that ends now, or, where its outcome is unknown, never
 // has to.
 func operation(called time.Time, in, out any, code wire.Code) porcupine.Operation {
@@ -115,6 +125,7 @@ func unknown(code wire.Code) bool {
 // verdict is what the check of all histories gave.
 type verdict struct {
 	operations int
+	histories  int
 	undecided  int // histories whose orders were too many to try
 	wrong      []string
 }
@@ -129,11 +140,15 @@ func (h *history) check() (v verdict) {
 	for key, ops := range h.invites {
 		v.check(inviteModel(), fmt.Sprintf("invite %x", key[:4]), ops)
 	}
+	for id, ops := range h.devices {
+		v.check(deviceModel(), "device "+id.Short(), ops)
+	}
 	return v
 }
 
 func (v *verdict) check(model porcupine.Model, what string, ops []porcupine.Operation) {
 	v.operations += len(ops)
+	v.histories++
 	switch porcupine.CheckOperationsTimeout(model, ops, checkLimit) {
 	case porcupine.Unknown:
 		v.undecided++

@@ -15,7 +15,7 @@ import (
 
 const (
 	// hashEvery is how many entries lie between two comparisons of the state.
-	hashEvery = 128
+	hashEvery = 512
 	// maxReds bounds the reports of one run.
 	maxReds = 20
 )
@@ -25,6 +25,10 @@ const (
 type ledger struct {
 	count   counters
 	history *history
+	verdict verdict // of the history, in the end
+	// generation is that of the newest recovery: nothing is accepted in an older
+	// one from then on.
+	generation atomic.Uint64
 
 	mu       sync.Mutex
 	reds     []string
@@ -37,7 +41,7 @@ type ledger struct {
 
 // counters are a run's figures.
 type counters struct {
-	elections, faults, offered, recorded, twice, again, jobs, cancels, removed, reread, invites, comparisons atomic.Int64
+	elections, faults, powerFailures, unsynced, jumps, forged, offered, recorded, twice, again, jobs, cancels, removed, reread, invites, comparisons atomic.Int64
 }
 
 type seenHash struct {
@@ -149,8 +153,9 @@ func (l *ledger) record(key recordKey, outcome byte) {
 // witness is the group as a coordinator uses it, and notes what it answers.
 type witness struct {
 	coordinator.Group
-	self   wire.DeviceID
-	ledger *ledger
+	self       wire.DeviceID
+	ledger     *ledger
+	generation uint64
 }
 
 func (w *witness) Propose(ctx context.Context, term uint64, op *wire.Op) (state.OpResult, error) {
@@ -158,6 +163,9 @@ func (w *witness) Propose(ctx context.Context, term uint64, op *wire.Op) (state.
 	result, err := w.Group.Propose(ctx, term, op)
 	if err == nil {
 		w.ledger.accepted(term, w.self)
+		if newest := w.ledger.generation.Load(); w.generation < newest {
+			w.ledger.red("%s accepted something in generation %d, and the swarm is of generation %d", w.self.Short(), w.generation, newest)
+		}
 	}
 	if c := op.GetCompleteTasks(); c != nil {
 		w.completed(called, c, result, err)

@@ -57,6 +57,9 @@ type member struct {
 
 // startMember starts a process on the machine's folder.
 func startMember(m *machine) (*member, error) {
+	if err := m.joinGeneration(m.newestGeneration()); err != nil {
+		return nil, err
+	}
 	p := &member{machine: m, dialer: newDialer(m), changed: make(chan struct{}, 1)}
 	p.ctx, p.die = context.WithCancel(context.Background())
 	store, err := blob.Open(filepath.Join(m.dir, "pages"))
@@ -64,14 +67,21 @@ func startMember(m *machine) (*member, error) {
 		return nil, err
 	}
 	p.pages = blob.NewExchange(p.exchangeConfig(store))
+	wrap := m.disk.open
+	if m.swarm.options.realDisks {
+		wrap = nil
+	}
 	p.group, err = consensus.Open(consensus.Options{
-		Self: m.id.ID, Dir: filepath.Join(m.dir, "raft"), Streams: newRaftStreams(p),
-		Pages: p.pages.Pages, Changed: p.stateChanged,
+		Self: m.id.ID, Dir: m.raftFolder(), Streams: newRaftStreams(p),
+		Generation: m.generation.Load(), Superseded: m.superseded,
+		Pages: p.pages.Pages, Changed: p.stateChanged, Wrap: wrap, Clock: m.clock, Faults: m.swarm.options.broken,
 	})
 	if err != nil {
 		p.pages.Close()
 		return nil, err
 	}
+	replica := p.group.Replica()
+	m.replica.Store(&replica)
 	p.atOpen = p.group.Status().Last
 	p.opened.Store(p.group)
 	p.worker, err = worker.New(worker.Config{
@@ -84,6 +94,7 @@ func startMember(m *machine) (*member, error) {
 	}
 	m.swarm.net.open(m.id.ID, sessionService, p.takeSession)
 	m.swarm.net.open(m.id.ID, pageService, p.takePages)
+	m.swarm.net.open(m.id.ID, generationService, p.tellGeneration)
 	p.parts.start(p.worker.Run)
 	p.parts.start(p.watchState)
 	p.parts.start(func(ctx context.Context) error { return p.group.Run(ctx, p.coordinate) })
@@ -144,7 +155,7 @@ func (p *member) coordinate(ctx context.Context, term uint64) error {
 	s.ledger.count.elections.Add(1)
 	c := coordinator.New(coordinator.Config{
 		Identity: p.machine.id,
-		Group:    &witness{Group: s.options.wrap(p.group), self: p.machine.id.ID, ledger: s.ledger},
+		Group:    &witness{Group: s.options.wrap(p.group), self: p.machine.id.ID, ledger: s.ledger, generation: p.group.Generation()},
 		Pages:    p.pages,
 		Peers:    peersOf,
 		Publish:  func(*wire.LogLine) {},
@@ -354,7 +365,8 @@ func peersOf(ids []wire.DeviceID) []*wire.Peer {
 
 // loseLog empties the folder of the replicated log, as a disk that was replaced.
 func (m *machine) loseLog() error {
-	if err := os.RemoveAll(filepath.Join(m.dir, "raft")); err != nil {
+	m.disk.empty()
+	if err := os.RemoveAll(m.raftFolder()); err != nil {
 		return fmt.Errorf("emptying the log of %s: %w", m.name, err)
 	}
 	return nil

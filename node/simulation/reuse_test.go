@@ -64,3 +64,21 @@ func TestADeviceThatWasAwayBringsNothingOfAnOldJobIntoANewOne(t *testing.T) {
 		t.Error(red)
 	}
 }
+
+// The swarm's time stands still after a clock that was ahead has been set right,
+// and still a job is told from the one that had its ID before.
+func TestAnIDThatIsUsedAgainWhileTimeStandsStillMakesAnotherJob(t *testing.T) {
+	l := scenario(t, options{seed: 1, devices: 2}, func(s *swarm, c *client) {
+		for i, ahead := range []time.Duration{longestJump, 0} {
+			for _, m := range s.members {
+				m.skew.Store(int64(ahead))
+			}
+			name := fmt.Sprintf("clock-%d", i)
+			c.slowJob(wire.JobID(name), name, 1)
+		}
+		comeBackWithOldResults(s, c)
+	})
+	for _, red := range l.failed() {
+		t.Error(red)
+	}
+}

@@ -1,12 +1,14 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"testing"
@@ -25,7 +27,13 @@ var (
 	membersFlag = flag.Int("members", 3, "members of a swarm, with -hours")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A swarm is small and makes much garbage: fewer collections are a third of
+	// the time. The limit is for machines with little memory.
+	debug.SetGCPercent(800)
+	debug.SetMemoryLimit(1 << 30)
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	// runLength is how long one swarm lives at full size.
@@ -37,16 +45,22 @@ const (
 	clients     = 4
 )
 
+// life is how long a swarm of so many members lives.
+type life struct {
+	members int
+	length  time.Duration
+}
+
+// inCI are two simulated hours.
+func inCI() (lives []life) {
+	for range 6 {
+		lives = append(lives, life{3, 15 * time.Minute})
+	}
+	return append(lives, life{5, 15 * time.Minute}, life{5, 15 * time.Minute})
+}
+
 func TestTheSwarmSurvivesWhatMachinesAndNetworksDo(t *testing.T) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64N(1 << 32)
-	}
-	type life struct {
-		members int
-		length  time.Duration
-	}
-	lives := []life{{3, 5 * time.Minute}, {3, 5 * time.Minute}, {5, 3 * time.Minute}}
+	lives := inCI()
 	switch {
 	case *hoursFlag > 0:
 		lives = nil
@@ -56,13 +70,90 @@ func TestTheSwarmSurvivesWhatMachinesAndNetworksDo(t *testing.T) {
 	case testing.Short():
 		lives = []life{{3, 30 * time.Second}}
 	}
-	for i, l := range lives {
-		t.Run(fmt.Sprintf("seed %d", seed+uint64(i)), func(t *testing.T) {
-			t.Parallel()
-			o := options{seed: seed + uint64(i), members: l.members, devices: 4, length: l.length, reuses: true}
-			simulate(t, o).mustBeGreen(t)
-		})
+	all := liveAll(t, lives, options{devices: 4, reuses: true})
+	if !testing.Short() {
+		all.mustBeEnough(t)
 	}
+}
+
+// liveAll lets one swarm after another live, as many at one time as there are
+// processors.
+func liveAll(t *testing.T, lives []life, o options) *totals {
+	t.Helper()
+	seed := cmp.Or(*seedFlag, rand.Uint64N(1<<32))
+	all := &totals{begun: time.Now()}
+	t.Run("lives", func(t *testing.T) {
+		for i, l := range lives {
+			t.Run(fmt.Sprintf("seed %d", seed+uint64(i)), func(t *testing.T) {
+				t.Parallel()
+				o := o
+				o.seed, o.members, o.length = seed+uint64(i), l.members, l.length
+				s := simulate(t, o)
+				s.mustBeGreen(t)
+				all.add(l, s)
+			})
+		}
+	})
+	t.Logf("in all, seeds from %d on: %v", seed, all)
+	return all
+}
+
+// totals are the figures of several swarms.
+type totals struct {
+	begun time.Time
+
+	mu                                                   sync.Mutex
+	lived                                                time.Duration
+	operations, histories, undecided                     int
+	faults, elections, offered, recorded, dark, unsynced int64
+}
+
+func (a *totals) add(l life, s *ledger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	c := &s.count
+	a.lived += l.length
+	a.operations += s.verdict.operations
+	a.histories += s.verdict.histories
+	a.undecided += s.verdict.undecided
+	a.faults += c.faults.Load()
+	a.elections += c.elections.Load()
+	a.offered += c.offered.Load()
+	a.recorded += c.recorded.Load()
+	a.dark += c.powerFailures.Load()
+	a.unsynced += c.unsynced.Load()
+}
+
+// Least figures of what a run shows something by.
+const (
+	faultsPerMinute   = 1
+	offeredPerSecond  = 90 // of the 100: clients wait where nothing goes on
+	operationsPerHour = 25_000
+	maxUndecided      = 1000 // one history in so many
+)
+
+// mustBeEnough fails the test unless enough happened.
+func (a *totals) mustBeEnough(t *testing.T) {
+	t.Helper()
+	if got, want := float64(a.faults), a.lived.Minutes()*faultsPerMinute; got < want {
+		t.Errorf("%v faults, want %v at least", got, want)
+	}
+	if got, want := float64(a.offered), a.lived.Seconds()*offeredPerSecond; got < want {
+		t.Errorf("%v tasks were offered, want %v at least", got, want)
+	}
+	if got, want := float64(a.operations), a.lived.Hours()*operationsPerHour; got < want {
+		t.Errorf("%v operations were checked, want %v at least", got, want)
+	}
+	if a.undecided > a.histories/maxUndecided {
+		t.Errorf("%d of %d histories were too hard to decide", a.undecided, a.histories)
+	}
+}
+
+func (a *totals) String() string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return fmt.Sprintf("%v simulated in %v: %d operations in %d histories checked (%d undecided), %d faults, %d failures of the power (%d writes lost), %d terms led, %d tasks offered, %d recorded",
+		a.lived, time.Since(a.begun).Round(time.Second), a.operations, a.histories, a.undecided, a.faults, a.dark, a.unsynced, a.elections, a.offered, a.recorded)
 }
 
 // folder returns a folder for one run, in memory where the system has one: what
@@ -91,12 +182,20 @@ func simulate(t *testing.T, o options) *ledger {
 		simulated = time.Since(start)
 	})
 	took := time.Since(begun)
+	return s.judge(t, simulated, took)
+}
+
+// judge looks for an order of each history.
+func (s *swarm) judge(t *testing.T, simulated, took time.Duration) *ledger {
+	t.Helper()
+	begun := time.Now()
 	v := s.ledger.history.check()
 	for _, w := range v.wrong {
 		s.ledger.red("%s", w)
 	}
+	s.ledger.verdict = v
 	t.Logf("%v simulated in %v; %d operations checked in %v, %d histories undecided; %s", simulated.Round(time.Second), took.Round(time.Second),
-		v.operations, (time.Since(begun) - took).Round(time.Second), v.undecided, s.ledger)
+		v.operations, time.Since(begun).Round(time.Second), v.undecided, s.ledger)
 	return s.ledger
 }
 
@@ -116,6 +215,9 @@ func (s *swarm) live() {
 		working.Go(func() { c.offer(faulty, patience, float64(offeredRate)/clients) })
 	}
 	others.Go(func() { s.invite(faulty) })
+	for range hands {
+		others.Go(func() { s.office.operate(faulty) })
+	}
 	s.harm(faulty)
 	for _, m := range s.machines() {
 		m.up()
@@ -198,20 +300,22 @@ func (s *swarm) mustCatchUp() {
 
 // mustAgree waits until all members hold the coordinator's state.
 func (s *swarm) mustAgree() {
-	agreed := within(agreeWithin, func() bool {
-		seen := make(map[[32]byte]bool)
-		for _, m := range s.members {
-			p := m.member()
-			if p == nil {
-				return false
-			}
-			p.group.Read(func(s *state.State) { seen[s.Hash()] = true })
-		}
-		return len(seen) == 1 && s.coordinator() != nil
-	})
-	if !agreed {
+	if !within(agreeWithin, s.agree) {
 		s.ledger.red("the members do not hold one state %v after the last work", agreeWithin)
 	}
+}
+
+// agree reports whether all members hold one state, and one of them coordinates.
+func (s *swarm) agree() bool {
+	seen := make(map[[32]byte]bool)
+	for _, m := range s.members {
+		p := m.member()
+		if p == nil {
+			return false
+		}
+		p.group.Read(func(s *state.State) { seen[s.Hash()] = true })
+	}
+	return len(seen) == 1 && s.coordinator() != nil
 }
 
 // mustHoldWhatWasAcknowledged compares the state of every member with what

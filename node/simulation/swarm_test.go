@@ -10,9 +10,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/ostrich-legs/ostrich/consensus"
 	"github.com/ostrich-legs/ostrich/consensus/state"
@@ -32,22 +36,39 @@ type options struct {
 	wrap func(coordinator.Group) coordinator.Group
 	// clings makes coordinators go on when they lead no more.
 	clings bool
+	// broken is given to the groups of all members.
+	broken consensus.Faults
+	// realDisks puts logs into files.
+	realDisks bool
+	// asksNobody makes members start without asking the others of their
+	// generation: what they meet has to do.
+	asksNobody bool
+	// lies makes all disks say that they have synced when they have not.
+	lies bool
+	// alter changes entries on their way to a member's disk.
+	alter func(*machine) func(*raft.Log)
+	// tokensProveNothing gives the forger the key of the tokens of leases.
+	tokensProveNothing bool
 	// reuses makes clients give the IDs of removed jobs to new ones.
 	reuses bool
 }
 
 // swarm is one simulated swarm.
 type swarm struct {
-	t       *testing.T
-	options options
-	random  *rand.Rand // of the faults
-	log     *slog.Logger
-	net     *network
-	ledger  *ledger
-	id      wire.SwarmID
-	dir     string
-	members []*machine
-	devices []*machine
+	t                *testing.T
+	options          options
+	random           *rand.Rand // of the faults
+	log              *slog.Logger
+	net              *network
+	ledger           *ledger
+	id               wire.SwarmID
+	dir              string
+	made             int // machines
+	members          []*machine
+	devices          []*machine
+	operator, forger *machine
+	office           *office
+	later            sync.WaitGroup // what starts and stops machines by itself
 }
 
 // machine is a computer: what outlives its processes.
@@ -58,6 +79,12 @@ type machine struct {
 	dir   string
 	slots int
 	start func(*machine) (process, error)
+	disk  *disk // of a member's log
+	// replica is the name of its memory of the log; nil before there is one.
+	replica atomic.Pointer[string]
+	// generation is that of the swarm, as a member's folder has it.
+	generation atomic.Uint64
+	skew       atomic.Int64 // of its clock, in nanoseconds
 
 	turn sync.Mutex // held while it starts or stops
 	mu   sync.Mutex
@@ -87,7 +114,17 @@ func profile(name string) *wire.DeviceProfile {
 }
 
 func (s *swarm) machine(name string, slots int, start func(*machine) (process, error)) *machine {
-	return &machine{swarm: s, name: name, id: newIdentity(name), dir: filepath.Join(s.dir, name), slots: slots, start: start}
+	s.made++
+	m := &machine{
+		swarm: s, name: name, id: newIdentity(name), dir: filepath.Join(s.dir, name), slots: slots, start: start,
+		disk: newDisk(s.options.seed + uint64(s.made)<<32),
+	}
+	m.generation.Store(1)
+	m.disk.lies = s.options.lies
+	if s.options.alter != nil {
+		m.disk.alter = s.options.alter(m)
+	}
+	return m
 }
 
 // newSwarm founds a swarm and lets all members and devices in.
@@ -109,23 +146,41 @@ func newSwarm(t *testing.T, o options, dir string) *swarm {
 	for i := range o.devices {
 		s.devices = append(s.devices, s.machine(fmt.Sprintf("device-%d", i), 2, func(m *machine) (process, error) { return startDevice(m) }))
 	}
+	s.operator, s.forger = s.machine("operator", 0, startOperator), s.machine("forger", 0, startForger)
 	s.found()
+	s.office = s.newOffice()
 	for _, m := range s.members[1:] {
 		s.admit(m, wire.Role_ROLE_MEMBER)
 	}
 	for _, m := range s.devices {
 		s.admit(m, wire.Role_ROLE_WORKER)
 	}
-	s.eventually(30*time.Second, "all members vote", func() bool {
-		for _, m := range s.members {
-			p := m.member()
-			if p == nil || len(p.group.Voters()) != consensus.TargetVoters(len(s.members)) {
+	s.admit(s.operator, wire.Role_ROLE_ADMIN)
+	s.admit(s.forger, wire.Role_ROLE_WORKER)
+	s.eventually(30*time.Second, "all members vote", s.allVote)
+	return s
+}
+
+// allVote reports whether all members know of all the voters that there have to
+// be, and of none that is no more.
+func (s *swarm) allVote() bool {
+	for _, m := range s.members {
+		p := m.member()
+		if p == nil {
+			return false
+		}
+		voters := p.group.Voters()
+		if len(voters) != consensus.TargetVoters(len(s.members)) {
+			return false
+		}
+		for _, server := range p.group.Servers() {
+			at := slices.IndexFunc(s.members, func(m *machine) bool { return m.id.ID == server.ID })
+			if at >= 0 && server.Replica != *s.members[at].replica.Load() {
 				return false
 			}
 		}
-		return true
-	})
-	return s
+	}
+	return true
 }
 
 func (s *swarm) found() {
@@ -151,16 +206,21 @@ func (s *swarm) admit(m *machine, role wire.Role) {
 		}}},
 		{Kind: &wire.Op_AdmitDevice{AdmitDevice: &wire.AdmitDevice{Join: joinRequest(s.id, key, m.id, m.name)}}},
 	}
-	group := s.members[0].member().group
 	for _, op := range ops {
-		op.Actor = string(s.members[0].id.ID)
-		s.eventually(10*time.Second, "the founder commits", func() bool {
-			_, term := group.Leader()
-			_, err := group.Propose(s.t.Context(), term, op)
-			return err == nil
-		})
+		s.propose(op)
 	}
 	m.up()
+}
+
+// propose commits an operation of the founder.
+func (s *swarm) propose(op *wire.Op) {
+	group := s.members[0].member().group
+	op.Actor = string(s.members[0].id.ID)
+	s.eventually(10*time.Second, "the founder commits", func() bool {
+		_, term := group.Leader()
+		_, err := group.Propose(s.t.Context(), term, op)
+		return err == nil
+	})
 }
 
 func joinRequest(swarm wire.SwarmID, invite ed25519.PrivateKey, joiner session.Identity, name string) *wire.JoinRequest {
@@ -202,7 +262,7 @@ func (s *swarm) memberIDs() []wire.DeviceID {
 }
 
 func (s *swarm) machines() []*machine {
-	return append(append([]*machine(nil), s.members...), s.devices...)
+	return slices.Concat(s.members, s.devices, []*machine{s.operator, s.forger})
 }
 
 // coordinator returns the member that coordinates now; nil if none does.
@@ -217,6 +277,7 @@ func (s *swarm) coordinator() *machine {
 
 // close stops every process.
 func (s *swarm) close() {
+	s.later.Wait()
 	for _, m := range s.machines() {
 		m.crash(false)
 	}
@@ -250,6 +311,32 @@ func (m *machine) crash(silent bool) {
 	m.swarm.net.stop(m.id.ID, silent)
 	p.kill()
 }
+
+// losePower ends the process, and what its disk has not synced is lost.
+func (m *machine) losePower() {
+	m.turn.Lock()
+	defer m.turn.Unlock()
+	m.swarm.net.stop(m.id.ID, true)
+	m.swarm.ledger.count.unsynced.Add(int64(m.disk.fail()))
+	p := m.process()
+	if p == nil {
+		return
+	}
+	m.set(nil)
+	p.kill()
+}
+
+// profile is what the machine says of itself.
+func (m *machine) profile() *wire.DeviceProfile {
+	p := profile(m.name)
+	if r := m.replica.Load(); r != nil {
+		p.Replica = *r
+	}
+	return p
+}
+
+// clock is what the machine takes for the time.
+func (m *machine) clock() time.Time { return time.Now().Add(time.Duration(m.skew.Load())) }
 
 // shutdown stops the process gracefully.
 func (m *machine) shutdown() {
@@ -300,7 +387,7 @@ func (d *dialer) link(dial func(context.Context) (io.ReadWriteCloser, error)) wo
 		Dial:     dial,
 		Trust:    func(wire.DeviceID) error { return nil },
 		Hello: func() *wire.Hello {
-			return &wire.Hello{SwarmId: m.swarm.id.Bytes(), Generation: 1, Profile: profile(m.name)}
+			return &wire.Hello{SwarmId: m.swarm.id.Bytes(), Generation: m.generation.Load(), Profile: m.profile()}
 		},
 		Refused: func(r *wire.Refusal) { d.set(wire.DeviceID(r.GetCoordinator().GetId())) },
 	}
