@@ -25,8 +25,12 @@ type env struct {
 	ostrich    string
 	runs       int
 	streamSize int64
-	progress   io.Writer
-	table      table
+	// behindTasks and behindPages are how far a member falls behind, in tasks and
+	// bytes of pages.
+	behindTasks int
+	behindPages int64
+	progress    io.Writer
+	table       table
 }
 
 // newEnv builds the program into a temporary folder, as it is released: without

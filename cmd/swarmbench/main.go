@@ -52,6 +52,7 @@ func benches() []bench {
 		{"depth", measureDepth},
 		{"stream", measureStream},
 		{"idle", measureIdle},
+		{"behind", measureBehind},
 	}
 }
 
@@ -62,6 +63,8 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	only := flags.String("only", "", "run only the parts with these names, separated by commas")
 	runs := flags.Int("runs", 3, "runs of each figure")
 	stream := flags.String("stream", "2G", "size of the stream that flows through three nodes")
+	tasks := flags.String("tasks", "1M", "tasks that a member falls behind")
+	pages := flags.String("pages", "2G", "bytes of pages that a member falls behind")
 	binary := flags.String("ostrich", "", "measure this binary instead of building one")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -73,12 +76,21 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil || *runs < 1 {
 		return fmt.Errorf("-stream %s, -runs %d: a size such as 10G, and at least one run", *stream, *runs)
 	}
+	behindTasks, err := parseSize(*tasks)
+	if err != nil {
+		return fmt.Errorf("-tasks %s: a number such as 1M", *tasks)
+	}
+	behindPages, err := parseSize(*pages)
+	if err != nil {
+		return fmt.Errorf("-pages %s: a size such as 2G", *pages)
+	}
 	e, err := newEnv(ctx, *binary, progress)
 	if err != nil {
 		return err
 	}
 	defer e.close()
 	e.streamSize, e.runs = size, *runs
+	e.behindTasks, e.behindPages = int(behindTasks), behindPages
 	for _, b := range benches() {
 		if *only != "" && !slices.Contains(strings.Split(*only, ","), b.name) {
 			continue

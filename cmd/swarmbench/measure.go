@@ -202,12 +202,16 @@ func diskRate(dir string) (float64, error) {
 }
 
 // chunks are n inputs of so many bytes, all different.
-func chunks(n, size int) func(func(control.Input, error) bool) {
+func chunks(n, size int) func(func(control.Input, error) bool) { return chunksFrom(0, n, size) }
+
+// chunksFrom are n inputs of so many bytes, which differ from each other and from
+// those of another first number that is at least n away.
+func chunksFrom(first, n, size int) func(func(control.Input, error) bool) {
 	return func(yield func(control.Input, error) bool) {
 		for i := range n {
 			data := make([]byte, size)
 			for k := 0; k < size; k += 4096 {
-				copy(data[k:], fmt.Sprintf("%d %d\n", i, k))
+				copy(data[k:], fmt.Sprintf("%d %d\n", first+i, k))
 			}
 			open := func() (io.ReadCloser, error) { return io.NopCloser(newReader(data)), nil }
 			if !yield(control.Input{Open: open}, nil) {

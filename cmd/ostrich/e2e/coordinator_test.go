@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	killsFlag = flag.Int("kills", 5, "how often the coordinator is killed; with many, -timeout 0")
+	killsFlag = flag.Int("kills", 30, "how often the coordinator is killed; with many, -timeout 0")
 	seedFlag  = flag.Uint64("seed", 0, "seed of the moments of the kills; 0 draws one")
 )
 
@@ -34,7 +34,7 @@ const (
 // TestKillingCoordinators kills the coordinator of three members under a job,
 // brings it back as a voter, and again. At full size:
 //
-//	go test ./cmd/ostrich/e2e -run TestKillingCoordinators -kills 100 -timeout 0
+//	go test ./cmd/ostrich/e2e -run TestKillingCoordinators -kills 1000 -timeout 0
 func TestKillingCoordinators(t *testing.T) {
 	kills, seed := max(1, *killsFlag), *seedFlag
 	if seed == 0 {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 )
 
@@ -27,13 +28,47 @@ func testMain(m *testing.M) int {
 	if runtime.GOOS == "windows" {
 		ostrich += ".exe"
 	}
-	build := exec.Command("go", "build", "-o", ostrich, "github.com/ostrich-legs/ostrich/cmd/ostrich")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the program: %v\n%s", err, out)
+	if err := build(ostrich); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// build builds the program.
+func build(path string, flags ...string) error {
+	args := append([]string{"build", "-o", path}, flags...)
+	cmd := exec.Command("go", append(args, "github.com/ostrich-legs/ostrich/cmd/ostrich")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the program: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// variants are the programs that were built with a tag, by the tag.
+var variants struct {
+	sync.Mutex
+	paths map[string]string
+}
+
+// variant builds the program with a build tag, once, and returns its path.
+func variant(t *testing.T, tag string) string {
+	t.Helper()
+	variants.Lock()
+	defer variants.Unlock()
+	if path, ok := variants.paths[tag]; ok {
+		return path
+	}
+	path := filepath.Join(scratch, tag)
+	if err := build(path, "-tags", tag); err != nil {
+		t.Fatal(err)
+	}
+	if variants.paths == nil {
+		variants.paths = map[string]string{}
+	}
+	variants.paths[tag] = path
+	return path
 }
 
 // folder makes a folder with a short name that is gone after the test.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -17,6 +18,13 @@ func skipNamespace(t *testing.T, why string) {
 		t.Fatalf("CI must run this test, but cannot: %s", why)
 	}
 	t.Skip("SKIP-NAMESPACE: " + why)
+}
+
+// skipDevice skips a test for which this machine lacks a device. A container may
+// lack it for good: .ci/skips lists these tests.
+func skipDevice(t *testing.T, why string) {
+	t.Helper()
+	t.Skip("SKIP-DEVICE, and what this test shows is NOT proven by this run: " + why)
 }
 
 // needRoot skips a test that only root on Linux can run.
@@ -34,15 +42,24 @@ type lan struct {
 	name string // what the names of all namespaces begin with
 }
 
-// newLAN makes a network with so many machines and no addresses.
-func newLAN(t *testing.T, machines int) *lan {
+// lans counts the networks of this run, for their names.
+var lans atomic.Int32
+
+// newSpaces makes namespaces for so many machines, with nothing in them, and
+// others by name.
+func newSpaces(t *testing.T, machines int, others ...string) *lan {
 	t.Helper()
 	needRoot(t)
-	if _, err := exec.LookPath("ip"); err != nil {
-		skipNamespace(t, "this needs the command ip (Debian: iproute2)")
+	for command, debian := range map[string]string{"ip": "iproute2", "nsenter": "util-linux"} {
+		if _, err := exec.LookPath(command); err != nil {
+			skipNamespace(t, fmt.Sprintf("this needs the command %s (Debian: %s)", command, debian))
+		}
 	}
-	l := &lan{t: t, name: fmt.Sprintf("ostrich-%d", os.Getpid())}
-	spaces := []string{l.name + "-hub"}
+	l := &lan{t: t, name: fmt.Sprintf("ostrich-%d-%d", os.Getpid(), lans.Add(1))}
+	var spaces []string
+	for _, name := range others {
+		spaces = append(spaces, l.name+"-"+name)
+	}
 	for i := range machines {
 		spaces = append(spaces, l.machine(i))
 	}
@@ -53,10 +70,18 @@ func newLAN(t *testing.T, machines int) *lan {
 		// All that is in it goes with it.
 		t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", ns).Run() })
 	}
-	hub := spaces[0]
+	return l
+}
+
+// newLAN makes a network with so many machines and no addresses.
+func newLAN(t *testing.T, machines int) *lan {
+	t.Helper()
+	l := newSpaces(t, machines, "hub")
+	hub := l.name + "-hub"
 	l.ip("-n", hub, "link", "add", "hub", "type", "bridge")
 	l.ip("-n", hub, "link", "set", "hub", "up")
-	for i, ns := range spaces[1:] {
+	for i := range machines {
+		ns := l.machine(i)
 		port := fmt.Sprintf("port%d", i)
 		l.ip("-n", hub, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", ns)
 		l.ip("-n", hub, "link", "set", port, "master", "hub", "up")

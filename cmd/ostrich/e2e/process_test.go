@@ -59,6 +59,8 @@ type node struct {
 	name string
 	dir  string
 	ns   string // network namespace; "" for this one
+	// program is the binary; "" for that of an ordinary build.
+	program string
 	// flags follow --data and --name.
 	flags []string
 	// input is all of stdin, if it is not "".
@@ -106,9 +108,15 @@ func newNode(t *testing.T, name string, flags ...string) *node {
 
 // command returns a command line of the program, in the node's namespace.
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{ostrich}, args...)
+	program := ostrich
+	if n.program != "" {
+		program = n.program
+	}
+	args = append([]string{program}, args...)
 	if n.ns != "" {
-		args = append([]string{"ip", "netns", "exec", n.ns}, args...)
+		// Not "ip netns exec", which gives a process mounts of its own: it would
+		// keep the disks of other tests in use.
+		args = append([]string{"nsenter", "--net=/run/netns/" + n.ns}, args...)
 	}
 	return exec.CommandContext(ctx, args[0], args[1:]...)
 }

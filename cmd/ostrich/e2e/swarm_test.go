@@ -22,8 +22,10 @@ type (
 	status struct {
 		SwarmID     string   `json:"swarmId"`
 		DeviceID    string   `json:"deviceId"`
+		Name        string   `json:"name"`
 		Role        string   `json:"role"`
 		Term        uint64   `json:"term"`
+		Generation  uint64   `json:"generation"`
 		Coordinator string   `json:"coordinator"`
 		Quorum      bool     `json:"quorum"`
 		Members     []string `json:"members"`
