@@ -75,14 +75,49 @@ func (d *disk) do(op func() error) error {
 	n := d.number
 	d.began[n] = time.Now()
 	d.mu.Unlock()
-	timer := time.AfterFunc(stallTimeout, d.late)
+	stop := afterRunning(stallTimeout, d.late)
 	defer func() {
-		timer.Stop()
+		stop()
 		d.mu.Lock()
 		delete(d.began, n)
 		d.mu.Unlock()
 	}()
 	return guard(op)
+}
+
+// parts is into how many afterRunning cuts a time.
+const parts = 10
+
+// afterRunning calls f when this process has run for a time, unless stop is
+// called before. A process that is stopped for a while, by a lid or a hypervisor,
+// wakes up to timers that are all due: of the time it was stopped for, at most a
+// tenth of the whole counts.
+func afterRunning(limit time.Duration, f func()) (stop func()) {
+	var mu sync.Mutex
+	var timer *time.Timer
+	left, stopped := parts, false
+	var next func()
+	next = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return
+		}
+		if left--; left > 0 {
+			timer = time.AfterFunc(limit/parts, next)
+			return
+		}
+		go f()
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(limit/parts, next)
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		timer.Stop()
+	}
 }
 
 // stuck returns how long the oldest operation has been under way.

@@ -63,6 +63,9 @@ type node struct {
 	// leaving is set while this device asks to leave the swarm, left when it has.
 	leaving, left atomic.Bool
 	sessions      sync.WaitGroup
+	// goals are how far members must be for their reports to count, while this
+	// node leads.
+	goals pageGoals
 	// newest is the highest generation of the swarm that this device has heard
 	// of; newer, of capacity 1, says that it is above ours.
 	newest atomic.Uint64

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/consensus"
@@ -198,14 +199,47 @@ func replication(g *openGroup) coordinator.Replication {
 	return out
 }
 
-// pagesMissing answers the group's leader: how many pages a member lacks.
+// pagesMissing answers the group's leader: how many pages a member lacks. A
+// member counts only what its state names already: what it says is believed once
+// its state is as far as the group was when it was first asked about.
 func (n *node) pagesMissing(id wire.DeviceID) (missing uint64, known bool) {
-	c := n.lead.Load()
-	if c == nil {
+	c, g := n.lead.Load(), n.group()
+	if c == nil || g == nil {
 		return 0, false
 	}
+	goal := n.goals.of(id, g.Status().Committed, time.Now())
 	report, ok := c.MemberReport(id)
-	return report.GetPagesMissing(), ok
+	return report.GetPagesMissing(), ok && report.GetApplied() >= goal
+}
+
+// goalFor is how long a goal stands: a report comes every ten seconds.
+const goalFor = time.Minute
+
+// pageGoals says how far the states of members must be for their count of pages
+// to mean something.
+type pageGoals struct {
+	mu    sync.Mutex
+	goals map[wire.DeviceID]pageGoal
+}
+
+type pageGoal struct {
+	index uint64
+	since time.Time
+}
+
+// of returns the goal of a member: what was committed when it was set.
+func (p *pageGoals) of(id wire.DeviceID, committed uint64, now time.Time) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	goal, ok := p.goals[id]
+	if !ok || now.Sub(goal.since) >= goalFor {
+		if p.goals == nil {
+			p.goals = make(map[wire.DeviceID]pageGoal)
+		}
+		goal = pageGoal{committed, now}
+		p.goals[id] = goal
+	}
+	return goal.index
 }
 
 // report is what this member says of its part in keeping the swarm's memory.

@@ -130,3 +130,23 @@ func TestStatusSaysWhatTheLossOfAMachineWouldCost(t *testing.T) {
 		}
 	}
 }
+
+func TestAMembersCountOfPagesIsBelievedOnlyWhenItsStateWasThere(t *testing.T) {
+	var goals pageGoals
+	begin := time.Now()
+	for _, c := range []struct {
+		id        wire.DeviceID
+		committed uint64
+		after     time.Duration
+		want      uint64
+	}{
+		{"a", 100, 0, 100},
+		{"a", 900, 10 * time.Second, 100}, // what is committed meanwhile is not waited for
+		{"b", 900, 10 * time.Second, 900},
+		{"a", 5000, goalFor, 5000}, // a goal of long ago says nothing about today
+	} {
+		if got := goals.of(c.id, c.committed, begin.Add(c.after)); got != c.want {
+			t.Errorf("after %v the goal of %s is %d, want %d", c.after, c.id, got, c.want)
+		}
+	}
+}

@@ -133,6 +133,9 @@ func (n *node) recoveryPlan(ctx context.Context, g *openGroup) (*wire.RecoveryPl
 	}
 	plan.Refusal = n.refuseRecovery(ctx, voters, answers)
 	plan.Losses = losses(plan, answers, names)
+	if n.roleOf(n.id.ID) == wire.Role_ROLE_MEMBER {
+		plan.Losses = append(plan.Losses, "This device becomes an admin of the swarm, since those that it has may be lost.")
+	}
 	if unread := remains.Last - min(remains.Last, remains.Applied); unread >= manyUnread || len(names) == 0 {
 		plan.Losses = append([]string{fmt.Sprintf("This machine was started again since the others were lost: %d entries of its log are read when it goes on, and are not in the numbers above.", unread)}, plan.Losses...)
 	}

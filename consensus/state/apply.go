@@ -143,7 +143,7 @@ func (s *State) applyOp(format uint32, op *wire.Op) (OpResult, error) {
 		case *wire.Op_SetDeviceMode:
 			return OpResult{}, s.setDeviceMode(k.SetDeviceMode)
 		case *wire.Op_RaiseGeneration:
-			return OpResult{}, s.raiseGeneration(k.RaiseGeneration)
+			return OpResult{}, s.raiseGeneration(wire.DeviceID(op.GetActor()), k.RaiseGeneration)
 		}
 	}
 	return s.applyJobOp(actor, op)

@@ -154,12 +154,20 @@ func (s *State) setDeviceMode(op *wire.SetDeviceMode) error {
 	return nil
 }
 
-// raiseGeneration notes a recovery. Repeated it changes nothing.
-func (s *State) raiseGeneration(op *wire.RaiseGeneration) error {
+// raiseGeneration notes a recovery, by the member from which the swarm goes on.
+// It becomes an admin, since all who were may be lost. Repeated it changes
+// nothing.
+func (s *State) raiseGeneration(actor wire.DeviceID, op *wire.RaiseGeneration) error {
 	if g := op.GetGeneration(); g < s.generation || g > maxGeneration {
 		return invalid("generation %d cannot follow generation %d", g, s.generation)
 	}
+	if op.GetGeneration() == s.generation {
+		return nil
+	}
 	s.generation = op.GetGeneration()
+	if d := s.devices[actor]; d != nil && d.Role == wire.Role_ROLE_MEMBER {
+		d.Role = wire.Role_ROLE_ADMIN
+	}
 	return nil
 }
 
