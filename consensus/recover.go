@@ -52,6 +52,52 @@ func (g *Group) Remains() Remains {
 	return r
 }
 
+// Preview calls f with the state as a recovery from this node would make it: all
+// that its snapshot and its log hold, whether it was committed or not. After a
+// restart without a quorum that is more than Read shows. It reads the whole log
+// and takes the memory of a second state; f must not keep what it was given.
+func (g *Group) Preview(f func(*state.State)) error {
+	whole := newThrowaway()
+	snapshots, err := g.stores.snapshots.List()
+	if err != nil {
+		return fmt.Errorf("listing the snapshots in %s: %w", g.dir, err)
+	}
+	next := uint64(0)
+	if len(snapshots) > 0 {
+		_, data, err := g.stores.snapshots.Open(snapshots[0].ID)
+		if err != nil {
+			return fmt.Errorf("opening snapshot %s: %w", snapshots[0].ID, err)
+		}
+		if err := whole.Restore(data); err != nil {
+			return err
+		}
+		next = snapshots[0].Index + 1
+	}
+	first, err := g.stores.logs.FirstIndex()
+	if err != nil {
+		return err
+	}
+	for i, last := max(first, next), g.raft.LastIndex(); i > 0 && i <= last; i++ {
+		var l raft.Log
+		if err := g.stores.logs.GetLog(i, &l); err != nil {
+			return fmt.Errorf("reading entry %d of the log: %w", i, err)
+		}
+		if l.Type == raft.LogCommand {
+			whole.Apply(&l)
+		}
+	}
+	if fault := whole.fault(); fault != nil {
+		return fault
+	}
+	whole.read(f)
+	return nil
+}
+
+// newThrowaway makes a state machine that nobody listens to.
+func newThrowaway() *fsm {
+	return newFSM(fsmHooks{changed: func() {}, members: func() {}, snapshot: 1 << 62})
+}
+
 // A recovery is prepared beside the log's folder, and takes its place by two
 // renames:
 //
@@ -134,7 +180,7 @@ func recoverFolder(o Options) (old uint64, err error) {
 	conf.Logger = newRaftLog(loggerOf(o))
 	address, transport := raft.NewInmemTransport(raft.ServerAddress(me.id()))
 	defer transport.Close()
-	f := newFSM(fsmHooks{changed: func() {}, members: func() {}, snapshot: 1 << 62})
+	f := newThrowaway()
 	err = raft.RecoverCluster(conf, f, st.logs, st.stable, st.snapshots, transport,
 		raft.Configuration{Servers: []raft.Server{{ID: me.id(), Address: address}}})
 	if fault := f.fault(); fault != nil {

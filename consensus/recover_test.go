@@ -341,3 +341,33 @@ func TestAFolderOfFormat1IsRecovered(t *testing.T) {
 		}
 	})
 }
+
+func TestAPreviewShowsWhatARecoveryWouldBring(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := swarm(t, 3)
+		survivor := nodes[0]
+		for _, name := range []string{"in a snapshot", "in the log"} {
+			propose(t, nodes, rename(survivor.self.id, survivor.self.id, name))
+			agree(t, nodes)
+			if name == "in a snapshot" {
+				if err := survivor.raft.Snapshot().Error(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		before := survivor.hash()
+		for _, n := range nodes {
+			n.kill()
+		}
+		survivor.open()
+		if got := survivor.name(survivor.self.id); got == "in the log" {
+			t.Fatal("without a quorum nothing of the log is known to be committed")
+		}
+		var seen string
+		var hash [32]byte
+		err := survivor.Preview(func(s *state.State) { seen, hash = s.Device(survivor.self.id).Name, s.Hash() })
+		if err != nil || seen != "in the log" || hash != before {
+			t.Errorf("the preview has the name %q (%v), and another state: %v", seen, err, hash != before)
+		}
+	})
+}

@@ -22,9 +22,6 @@ const (
 	electionGrace = 10 * time.Second
 	// leadGrace is how long a recovered node is waited for until it coordinates.
 	leadGrace = 10 * time.Second
-	// manyUnread entries in the log that the state does not hold are more than
-	// what was under way when the quorum was lost.
-	manyUnread = 64
 	// copySpare is the free space wanted beyond that of the copy of the log.
 	copySpare = 64 << 20
 )
@@ -102,24 +99,13 @@ func (n *node) recoveryPlan(ctx context.Context, g *openGroup) (*wire.RecoveryPl
 	remains := g.Remains()
 	plan := &wire.RecoveryPlan{
 		Generation: n.swarm.Load().Generation, NewGeneration: n.swarm.Load().Generation + 1,
-		Last: remains.Last, Committed: remains.Committed, LastTimeMs: remains.TimeMS,
+		Last: remains.Last, Committed: remains.Committed,
 		PagesMissing: uint64(n.replica.Load().pages.Status().Missing),
 	}
 	names := make(map[wire.DeviceID]string)
-	g.Read(func(s *state.State) {
-		for _, d := range s.Devices() {
-			names[d.ID] = d.Name
-		}
-		plan.Devices = uint64(len(names))
-		for _, j := range s.Jobs() {
-			plan.Results += uint64(j.Results())
-			if j.Ended() {
-				plan.EndedJobs++
-			} else {
-				plan.OpenJobs++
-			}
-		}
-	})
+	if err := g.Preview(func(s *state.State) { countRemains(plan, names, s) }); err != nil {
+		return nil, fmt.Errorf("reading the log of this member: %w", err)
+	}
 	if why := n.nothingToRecover(ctx, remains); why != "" {
 		plan.Refusal = why
 		return plan, nil
@@ -136,10 +122,23 @@ func (n *node) recoveryPlan(ctx context.Context, g *openGroup) (*wire.RecoveryPl
 	if n.roleOf(n.id.ID) == wire.Role_ROLE_MEMBER {
 		plan.Losses = append(plan.Losses, "This device becomes an admin of the swarm, since those that it has may be lost.")
 	}
-	if unread := remains.Last - min(remains.Last, remains.Applied); unread >= manyUnread || len(names) == 0 {
-		plan.Losses = append([]string{fmt.Sprintf("This machine was started again since the others were lost: %d entries of its log are read when it goes on, and are not in the numbers above.", unread)}, plan.Losses...)
-	}
 	return plan, nil
+}
+
+// countRemains counts what a state holds, and notes the names of its devices.
+func countRemains(plan *wire.RecoveryPlan, names map[wire.DeviceID]string, s *state.State) {
+	for _, d := range s.Devices() {
+		names[d.ID] = d.Name
+	}
+	plan.Devices, plan.LastTimeMs = uint64(len(names)), s.TimeMS()
+	for _, j := range s.Jobs() {
+		plan.Results += uint64(j.Results())
+		if j.Ended() {
+			plan.EndedJobs++
+		} else {
+			plan.OpenJobs++
+		}
+	}
 }
 
 // nothingToRecover says why there is nothing to do, or nothing to go on from.
