@@ -161,15 +161,16 @@ func (n *node) toldRemoved(err error) {
 }
 
 // toCoordinator is a stream to a member, which may say that this device was
-// removed instead of answering.
+// removed instead of answering. It keeps the whole of the stream: what ends a
+// session over a link that hangs needs Reset.
 type toCoordinator struct {
-	stream
+	*p2p.Stream
 	node *node
 }
 
 // Read implements io.Reader.
 func (s toCoordinator) Read(p []byte) (int, error) {
-	read, err := s.stream.Read(p)
+	read, err := s.Stream.Read(p)
 	if err != nil && wire.CodeOf(err) == wire.Code_CODE_REMOVED {
 		s.node.toldRemoved(fmt.Errorf("%w; join again with another data folder and a new invite", err))
 	}
@@ -208,7 +209,7 @@ func (n *node) openFirst(ctx context.Context, ids []wire.DeviceID) (stream, erro
 	defer cancel()
 	var opening sync.WaitGroup
 	var mu sync.Mutex
-	var first stream
+	var first *p2p.Stream
 	var failed error
 	for i, id := range ids {
 		opening.Go(func() {

@@ -150,3 +150,12 @@ func TestAMembersCountOfPagesIsBelievedOnlyWhenItsStateWasThere(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryWayToTheCoordinatorCanBeBroken(t *testing.T) {
+	ours, _ := newPipe()
+	for _, s := range []stream{toCoordinator{}, ours} {
+		if _, ok := s.(interface{ Reset() error }); !ok {
+			t.Errorf("a session over %T cannot be ended while a write hangs", s)
+		}
+	}
+}
