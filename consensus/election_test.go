@@ -38,7 +38,7 @@ func takeover(t *testing.T, disturb func(net *network, rest []*node)) time.Durat
 
 // Members keep the streams of earlier leaderships. Where these lead to a process
 // or a path that is gone, and nobody said so, a vote or an entry sent on one waits
-// for its time-out: a takeover took up to 11 s. Elections and terms begin with
+// for its time-out. Elections and terms begin with
 // new streams.
 func TestATakeoverDoesNotWaitForStreamsThatLeadNowhere(t *testing.T) {
 	for name, disturb := range map[string]func(*network, []*node){
