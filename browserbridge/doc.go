@@ -14,6 +14,6 @@
 //
 // It leaves to others who belongs to the swarm, where the coordinator is, and
 // what a session says (its functions are told to it), and the HTTP listener.
-// Package node makes the one Bridge of a member. The stack itself is behind
-// stack.go, so that another version can take its place.
+// Package node makes the one Bridge of a member. The stack itself is
+// behind stack.go, so that another version can take its place.
 package browserbridge

@@ -169,24 +169,3 @@ func sha256Digits(s string) bool {
 	}
 	return len(pairs) == 32
 }
-
-// text returns the offer as a session description of nothing but what was read.
-func (o offer) text() string {
-	return strings.Join([]string{
-		"v=0",
-		"o=- 1 1 IN IP4 127.0.0.1",
-		"s=-",
-		"t=0 0",
-		"a=group:BUNDLE " + o.mid,
-		"m=application 9 " + sdpMedia,
-		"c=IN IP4 0.0.0.0",
-		"a=ice-ufrag:" + o.ufrag,
-		"a=ice-pwd:" + o.password,
-		"a=fingerprint:sha-256 " + o.fingerprint,
-		"a=setup:actpass",
-		"a=mid:" + o.mid,
-		"a=sctp-port:5000",
-		"a=max-message-size:" + strconv.Itoa(maxMessage),
-		"",
-	}, "\r\n")
-}

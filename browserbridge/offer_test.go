@@ -19,18 +19,14 @@ const chromium = "v=0\r\no=- 4611731400430051336 2 IN IP4 127.0.0.1\r\ns=-\r\nt=
 func TestAnOfferIsReadIntoWhatAnAnswerNeeds(t *testing.T) {
 	want := offer{ufrag: "Bx4e", password: "+ZqgCM0e3cqVtpVaeJd1Qcwh", fingerprint: digest, mid: "0"}
 	for name, text := range map[string]string{
-		"Chromium's":            chromium,
-		"with bare line ends":   strings.ReplaceAll(chromium, "\r\n", "\n"),
-		"with small digits":     strings.Replace(chromium, digest, strings.ToLower(digest), 1),
-		"said twice and alike":  "a=fingerprint:sha-256 " + digest + "\r\n" + chromium,
-		"what it is written as": want.text(),
+		"Chromium's":           chromium,
+		"with bare line ends":  strings.ReplaceAll(chromium, "\r\n", "\n"),
+		"with small digits":    strings.Replace(chromium, digest, strings.ToLower(digest), 1),
+		"said twice and alike": "a=fingerprint:sha-256 " + digest + "\r\n" + chromium,
 	} {
 		if got, err := parseOffer(text); err != nil || got != want {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
-	}
-	if strings.Contains(want.text(), "candidate") {
-		t.Error("a candidate would reach the stack")
 	}
 }
 
@@ -62,16 +58,13 @@ func TestOffersThatAreNoneAreRefused(t *testing.T) {
 	}
 }
 
-func FuzzAnOfferThatIsTakenIsTheSameAsWritten(f *testing.F) {
+func FuzzAnOfferThatIsTakenAddsNoLinesToItsAnswer(f *testing.F) {
 	f.Add(chromium)
 	f.Add("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\na=mid:x")
 	f.Fuzz(func(t *testing.T, text string) {
 		o, err := parseOffer(text)
-		if err != nil {
-			return
-		}
-		if again, err := parseOffer(o.text()); err != nil || again != o {
-			t.Errorf("%+v became %+v, %v", o, again, err)
+		if err == nil && (strings.ContainsAny(o.ufrag+o.password+o.mid, "\r\n ") || !sha256Digits(o.fingerprint)) {
+			t.Errorf("it is read as %+v", o)
 		}
 	})
 }

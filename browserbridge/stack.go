@@ -1,29 +1,30 @@
 package browserbridge
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"errors"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"fmt"
-	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/pion/dtls/v2"
 	"github.com/pion/ice/v2"
-	"github.com/pion/sctp"
 	"github.com/pion/transport/v2"
 	"github.com/pion/transport/v2/stdnet"
-	"github.com/pion/webrtc/v3"
 )
 
-// This file, and stackmux.go beside it, is all that knows which WebRTC stack
-// there is: another version takes its place by providing stack and peer.
+// This file, and peer.go and stackmux.go beside it, are all that know which WebRTC
+// stack there is: another version takes its place by providing stack and peer.
+// The stack's parts are put together here, and not by its own PeerConnection, so
+// that what DTLS has decrypted can be looked at before SCTP is.
 
 const (
 	// maxMessage bounds a message of a data channel that is accepted.
@@ -37,14 +38,12 @@ const (
 	iceSuspect   = 2 * time.Second
 	iceGone      = 4 * time.Second
 	iceKeepAlive = 500 * time.Millisecond
-	// answerLimit bounds the making of an answer, and dtlsLimit the DTLS
-	// handshake.
-	answerLimit = 3 * time.Second
-	dtlsLimit   = 10 * time.Second
+	// answerLimit bounds the making of an answer, and connectLimit all handshakes.
+	answerLimit  = 3 * time.Second
+	connectLimit = handshakeLimit
 	// closeLimit bounds how long the end of a connection is waited for.
 	closeLimit = 5 * time.Second
-	// certificateLife is how long a certificate is used; the stack makes them
-	// valid for a month.
+	// certificateLife is how long a certificate is used.
 	certificateLife = 7 * 24 * time.Hour
 	// interfacesLife is how long a list of this machine's interfaces is used.
 	interfacesLife = 5 * time.Second
@@ -75,7 +74,7 @@ type stack struct {
 	udp      map[netip.Addr]*ice.UDPMuxDefault
 	tcp      *ice.TCPMuxDefault // nil when there is no port for it
 	tcpTried bool
-	cert     *webrtc.Certificate
+	cert     *tls.Certificate
 	madeAt   time.Time
 	net      transport.Net // this machine's interfaces, as they were at netAt
 	netAt    time.Time
@@ -86,89 +85,73 @@ func newStack(cfg stackConfig) *stack {
 	return &stack{cfg: cfg, udp: make(map[netip.Addr]*ice.UDPMuxDefault)}
 }
 
-// peer is a connection with a browser.
-type peer struct {
-	pc      *webrtc.PeerConnection
-	traffic *traffic
-	once    sync.Once
-}
-
-// peerEvents is what a peer tells. All may be called from any goroutine and
-// must not block.
-type peerEvents struct {
-	// Channel brings a channel that the browser has opened.
-	Channel func(DataChannel)
-	// Lost says that the browser is gone without a word, or never came.
-	Lost func(why string)
-	// Closed says that the browser has closed the connection, whose channel then
-	// reads io.EOF.
-	Closed func()
-	// Worn says that the connection has sent what one key may.
-	Worn func()
-}
-
 // accept answers an offer that reached the node at its address local. The peer
 // must be closed.
 func (s *stack) accept(o offer, local netip.Addr, events peerEvents) (*peer, string, error) {
-	t := &traffic{limit: s.cfg.records, worn: events.Worn}
-	api, certificate, err := s.api(local, t)
+	config, certificate, err := s.settings(local, &traffic{limit: s.cfg.records, worn: events.Worn})
 	if err != nil {
 		return nil, "", err
 	}
-	pc, err := api.NewPeerConnection(webrtc.Configuration{Certificates: []webrtc.Certificate{certificate}})
+	p, err := newPeer(config, events)
 	if err != nil {
-		return nil, "", fmt.Errorf("making a connection: %w", err)
+		return nil, "", err
 	}
-	p := &peer{pc: pc, traffic: t}
-	p.listen(events)
-	answer, err := p.answer(o)
+	answer, err := p.answer(o, fingerprintOf(certificate.Certificate[0]))
 	if err != nil {
 		p.close()
 		return nil, "", err
 	}
+	p.start(o, &dtls.Config{
+		Certificates: []tls.Certificate{certificate},
+		// The fingerprint in the offer says which certificate is the browser's.
+		InsecureSkipVerify: true,
+		// Nothing is sent by SRTP, but some browsers want its keys negotiated.
+		SRTPProtectionProfiles: []dtls.SRTPProtectionProfile{dtls.SRTP_AEAD_AES_128_GCM, dtls.SRTP_AES128_CM_HMAC_SHA1_80},
+		LoggerFactory:          silence{},
+	})
 	return p, answer, nil
 }
 
-// api returns the stack's settings for one peer, whose sent records t counts.
-func (s *stack) api(local netip.Addr, t *traffic) (*webrtc.API, webrtc.Certificate, error) {
+// settings returns those of one peer, whose sent records t counts, and the
+// certificate that all share.
+func (s *stack) settings(local netip.Addr, t *traffic) (*ice.AgentConfig, tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, webrtc.Certificate{}, errClosed
+		return nil, tls.Certificate{}, errClosed
 	}
 	addresses := s.addresses(local)
 	mux, err := s.openUDP(addresses, t)
 	if err != nil {
-		return nil, webrtc.Certificate{}, err
+		return nil, tls.Certificate{}, err
 	}
 	s.openTCP()
 	if err := s.refresh(time.Now()); err != nil {
-		return nil, webrtc.Certificate{}, err
+		return nil, tls.Certificate{}, err
 	}
-	settings := webrtc.SettingEngine{LoggerFactory: silence{}}
-	settings.DetachDataChannels()
-	settings.DisableMediaEngineCopy(true)
-	settings.DisableActiveTCP(true)
-	settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	settings.SetICETimeouts(iceSuspect, iceGone, iceKeepAlive)
-	settings.SetIncludeLoopbackCandidate(true)
-	settings.SetNet(s.net)
-	settings.SetSCTPMaxReceiveBufferSize(receiveBuffer)
-	settings.SetDTLSConnectContextMaker(func() (context.Context, func()) {
-		return context.WithTimeout(context.Background(), dtlsLimit)
-	})
-	settings.SetICEUDPMux(mux)
-	types := []webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6}
+	suspect, gone, keepAlive := iceSuspect, iceGone, iceKeepAlive
+	config := &ice.AgentConfig{
+		MulticastDNSMode:    ice.MulticastDNSModeDisabled,
+		CandidateTypes:      []ice.CandidateType{ice.CandidateTypeHost},
+		NetworkTypes:        []ice.NetworkType{ice.NetworkTypeUDP4, ice.NetworkTypeUDP6},
+		DisconnectedTimeout: &suspect,
+		FailedTimeout:       &gone,
+		KeepaliveInterval:   &keepAlive,
+		LoggerFactory:       silence{},
+		Net:                 s.net,
+		UDPMux:              mux,
+		IncludeLoopback:     true,
+		DisableActiveTCP:    true,
+	}
 	if s.tcp != nil {
-		types = append(types, webrtc.NetworkTypeTCP4, webrtc.NetworkTypeTCP6)
-		settings.SetICETCPMux(peerTCP{s.tcp, t})
-		settings.SetIPFilter(func(ip net.IP) bool {
+		config.NetworkTypes = append(config.NetworkTypes, ice.NetworkTypeTCP4, ice.NetworkTypeTCP6)
+		config.TCPMux = peerTCP{s.tcp, t}
+		config.IPFilter = func(ip net.IP) bool {
 			a, ok := netip.AddrFromSlice(ip)
 			return ok && a.Unmap() == addresses[0]
-		})
+		}
 	}
-	settings.SetNetworkTypes(types)
-	return webrtc.NewAPI(webrtc.WithSettingEngine(settings)), *s.cert, nil
+	return config, *s.cert, nil
 }
 
 // refresh makes anew what all peers share and has got old.
@@ -192,93 +175,18 @@ func (s *stack) certify(now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("making a key for browsers: %w", err)
 	}
-	s.cert, err = webrtc.GenerateCertificate(key)
+	serial := make([]byte, 16)
+	rand.Read(serial)
+	template := &x509.Certificate{
+		SerialNumber: new(big.Int).SetBytes(serial), Subject: pkix.Name{CommonName: "ostrich"},
+		NotBefore: now.Add(-24 * time.Hour), NotAfter: now.Add(2 * certificateLife),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		return fmt.Errorf("making a certificate for browsers: %w", err)
 	}
-	s.madeAt = now
+	s.cert, s.madeAt = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, now
 	return nil
-}
-
-// answer makes the answer with all candidates in it.
-func (p *peer) answer(o offer) (string, error) {
-	if err := p.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeOffer, SDP: o.text()}); err != nil {
-		return "", badOffer("%v", err)
-	}
-	answer, err := p.pc.CreateAnswer(nil)
-	if err != nil {
-		return "", badOffer("%v", err)
-	}
-	gathered := webrtc.GatheringCompletePromise(p.pc)
-	if err := p.pc.SetLocalDescription(answer); err != nil {
-		return "", fmt.Errorf("answering an offer: %w", err)
-	}
-	select {
-	case <-gathered:
-	case <-time.After(answerLimit):
-		return "", fmt.Errorf("answering an offer: this machine's addresses were not found in %v", answerLimit)
-	}
-	// The section of the data channel is the last, and the stack does not say
-	// what it takes.
-	return fmt.Sprintf("%sa=max-message-size:%d\r\n", p.pc.LocalDescription().SDP, maxMessage), nil
-}
-
-// listen passes on what the stack tells.
-func (p *peer) listen(events peerEvents) {
-	p.pc.OnConnectionStateChange(func(state webrtc.PeerConnectionState) {
-		// One that the browser closes ends its channel first, in good order.
-		if state == webrtc.PeerConnectionStateFailed {
-			events.Lost("it answers no more")
-		}
-	})
-	p.pc.OnDataChannel(func(c *webrtc.DataChannel) {
-		if c.Label() != channelLabel || !c.Ordered() || c.MaxRetransmits() != nil || c.MaxPacketLifeTime() != nil {
-			events.Lost("it opened a channel that is not a session's")
-			return
-		}
-		c.OnOpen(func() {
-			detached, err := c.Detach()
-			if err != nil {
-				events.Lost(err.Error())
-				return
-			}
-			raw, ok := detached.(DataChannel)
-			if !ok {
-				events.Lost("the stack's channel lacks a part")
-				return
-			}
-			events.Channel(endingChannel{raw})
-		})
-	})
-	p.pc.SCTP().OnClose(func(error) { events.Closed() })
-}
-
-// endingChannel reads io.EOF when the browser has closed the whole connection:
-// the stack makes errors of that.
-type endingChannel struct{ DataChannel }
-
-func (c endingChannel) ReadDataChannel(b []byte) (int, bool, error) {
-	n, text, err := c.DataChannel.ReadDataChannel(b)
-	if errors.Is(err, sctp.ErrResetPacketInStateNotExist) || errors.Is(err, sctp.ErrChunk) {
-		err = io.EOF
-	}
-	return n, text, err
-}
-
-// close ends the connection and waits, for a bounded time, until nothing of it
-// runs. It may be called more than once.
-func (p *peer) close() {
-	p.once.Do(func() {
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = p.pc.GracefulClose() // what it says is that parts were closed already
-		}()
-		select {
-		case <-done:
-		case <-time.After(closeLimit):
-		}
-	})
 }
 
 // close ends what all peers share. Peers are closed before.
@@ -343,18 +251,4 @@ func interfaceAddresses(i net.Interface) (all []netip.Addr) {
 		}
 	}
 	return all
-}
-
-// traffic counts the DTLS records that are sent to a peer.
-type traffic struct {
-	limit   uint64
-	worn    func()
-	records atomic.Uint64
-}
-
-// sent takes note of a datagram.
-func (t *traffic) sent(b []byte) {
-	if len(b) > 0 && b[0] >= 20 && b[0] <= 63 && t.records.Add(1) == t.limit {
-		t.worn()
-	}
 }

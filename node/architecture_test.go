@@ -83,7 +83,7 @@ var owners = []struct {
 	{"github.com/tetratelabs/wazero", []string{"node/sandbox", "cmd/ostrich", "cmd/swarmbench"}, "programs run in the sandbox's children: no limit of wazero holds inside the node's own process; demo and swarmbench run built-in programs beside it, to compare"},
 	{"github.com/libp2p", []string{"p2p"}, "libp2p stays behind the host, with its gate in front of every stream"},
 	{"github.com/hashicorp/raft", []string{"consensus", "p2p"}, "Raft stays behind the group; the host alone gives it streams"},
-	{"github.com/pion", []string{"browserbridge", "browserbridge/gobrowser"}, "the WebRTC stack is old and will be replaced: one package knows it, in two files, and its test double of a browser"},
+	{"github.com/pion", []string{"browserbridge", "browserbridge/gobrowser"}, "the WebRTC stack is old and will be replaced: one package knows it, in three files, and its test double of a browser"},
 	{"rsc.io/qr", []string{"cmd/ostrich"}, "pictures are for people"},
 	{"go.etcd.io/bbolt", []string{"consensus"}, "the log's file has one owner"},
 	{"github.com/spf13", []string{"cmd/ostrich"}, "flags end where the node's configuration begins"},

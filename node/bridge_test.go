@@ -63,7 +63,7 @@ func (p *page) session(t *testing.T, key ed25519.PrivateKey) error {
 		return err
 	}
 	id := session.Identity{ID: wire.NewDeviceID(key.Public().(ed25519.PublicKey)), Key: key}
-	hello := &wire.Hello{SwarmId: challenge.GetSwarmId(), Generation: 1, Profile: gobrowser.Profile("a page")}
+	hello := &wire.Hello{SwarmId: challenge.GetSwarmId(), Generation: 1, Profile: gobrowser.Profile("a browser in Go")}
 	p.conn, p.welcome, err = session.Dial(ctx, channel, id, hello, func(wire.DeviceID) error { return nil })
 	if err != nil {
 		return err
