@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/ostrich-legs/ostrich/consensus/state"
+	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 // What the folder says of itself lies in the stable store, beside raft's term
@@ -16,9 +17,6 @@ const (
 	replicaKey    = "OstrichReplica"
 	generationKey = "OstrichGeneration"
 )
-
-// maxGeneration is the highest generation there can be, as in package state.
-const maxGeneration = 1 << 32
 
 // replicaFormat is the first command format in which the registry can hold the
 // names of replicas.
@@ -118,7 +116,7 @@ func (g *Group) cut() {
 
 // meet is told of each generation that another member names.
 func (g *Group) meet(generation uint64) {
-	if generation <= g.generation || generation > maxGeneration {
+	if generation <= g.generation || generation > wire.MaxGeneration {
 		return
 	}
 	g.fence.mu.Lock()

@@ -167,8 +167,8 @@ func recoverFolder(o Options) (old uint64, err error) {
 	if !had {
 		return 0, wire.Errorf(wire.Code_CODE_PRECONDITION, "the log is empty: there is nothing to recover from")
 	}
-	if o.Generation <= old || o.Generation > maxGeneration {
-		return 0, wire.Errorf(wire.Code_CODE_PRECONDITION, "the log is of generation %d; a recovery needs a higher one, up to %d, and not %d", old, maxGeneration, o.Generation)
+	if o.Generation <= old || o.Generation > wire.MaxGeneration {
+		return 0, wire.Errorf(wire.Code_CODE_PRECONDITION, "the log is of generation %d; a recovery needs a higher one, up to %d, and not %d", old, wire.MaxGeneration, o.Generation)
 	}
 	term, err := st.stable.GetUint64([]byte(termKey))
 	if err != nil {

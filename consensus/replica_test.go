@@ -213,7 +213,7 @@ func TestTheOlderGenerationLearnsOfTheNewerWhoeverDials(t *testing.T) {
 		"the older dials":   {1, 2, 2, 1},
 		"the newer dials":   {3, 2, 2, 3},
 		"one from nowhere":  {1, 1 << 60, 1 << 60, 1},
-		"one at the border": {1, maxGeneration, maxGeneration, 1},
+		"one at the border": {1, wire.MaxGeneration, wire.MaxGeneration, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -250,7 +250,7 @@ func TestTheOlderGenerationLearnsOfTheNewerWhoeverDials(t *testing.T) {
 func TestAGenerationThatCannotBeIsIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(t, newNetwork(), "founder").found()
-		n.meet(maxGeneration + 1)
+		n.meet(wire.MaxGeneration + 1)
 		n.meet(1)
 		propose(t, []*node{n}, rename(n.self.id, n.self.id, "goes on"))
 		if got := n.superseded(); len(got) != 0 {

@@ -64,10 +64,8 @@ func (n *node) roleOf(id wire.DeviceID) wire.Role {
 
 // wasRemoved reports whether the replicated state says that a device was taken
 // out of the swarm.
-func (n *node) wasRemoved(id wire.DeviceID) (gone bool) {
-	if g := n.group(); g != nil {
-		g.Read(func(s *state.State) { gone = s.Removed(id) })
-	}
+func (n *node) wasRemoved(id wire.DeviceID) bool {
+	_, gone := n.registeredRole(id)
 	return gone
 }
 

@@ -32,8 +32,6 @@ const (
 	askAgainAfter = 10 * time.Second
 	// meetEvery is how often a member looks whom it is newly connected with.
 	meetEvery = time.Second
-	// maxGeneration is the highest that is believed: a swarm is recovered by hand.
-	maxGeneration = 1 << 32
 )
 
 // greeting is what members tell each other when they meet.
@@ -52,7 +50,7 @@ func decodeGreeting(b []byte) (greeting, error) {
 		return greeting{}, fmt.Errorf("a greeting of %d bytes: it has %d", len(b), greetingSize)
 	}
 	g := greeting{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
-	if g.generation > maxGeneration {
+	if g.generation > wire.MaxGeneration {
 		return greeting{}, fmt.Errorf("generation %d is beyond all bounds", g.generation)
 	}
 	return g, nil
@@ -162,7 +160,7 @@ func (n *node) renew(generation uint64) error {
 // heardGeneration notes a generation that the swarm is said to be at. It does
 // not block.
 func (n *node) heardGeneration(generation uint64) {
-	if m := n.swarm.Load(); m == nil || generation <= m.Generation || generation > maxGeneration {
+	if m := n.swarm.Load(); m == nil || generation <= m.Generation || generation > wire.MaxGeneration {
 		return
 	}
 	for {

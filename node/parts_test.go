@@ -73,7 +73,7 @@ func TestGreetingsAreRead(t *testing.T) {
 	if got, err := decodeGreeting(want.encode()); err != nil || got != want {
 		t.Errorf("it reads as %v, %v; want %v", got, err, want)
 	}
-	for _, bad := range [][]byte{nil, make([]byte, greetingSize-1), make([]byte, greetingSize+1), greeting{generation: maxGeneration + 1}.encode()} {
+	for _, bad := range [][]byte{nil, make([]byte, greetingSize-1), make([]byte, greetingSize+1), greeting{generation: wire.MaxGeneration + 1}.encode()} {
 		if g, err := decodeGreeting(bad); err == nil {
 			t.Errorf("%x reads as %v, want an error", bad, g)
 		}

@@ -158,7 +158,7 @@ func (s *State) setDeviceMode(op *wire.SetDeviceMode) error {
 // It becomes an admin, since all who were may be lost. Repeated it changes
 // nothing.
 func (s *State) raiseGeneration(actor wire.DeviceID, op *wire.RaiseGeneration) error {
-	if g := op.GetGeneration(); g < s.generation || g > maxGeneration {
+	if g := op.GetGeneration(); g < s.generation || g > wire.MaxGeneration {
 		return invalid("generation %d cannot follow generation %d", g, s.generation)
 	}
 	if op.GetGeneration() == s.generation {

@@ -18,9 +18,6 @@ const (
 	maxPrograms = 100_000
 	// maxInvites bounds the invites held, expired ones included.
 	maxInvites = 10_000
-	// maxGeneration bounds the swarm's generation, so that there is always one
-	// more: a swarm is recovered by hand.
-	maxGeneration = 1 << 32
 	// maxKnown bounds the devices held and removed in sum.
 	maxKnown = 10 * wire.MaxDevices
 )

@@ -34,6 +34,9 @@ const (
 	MaxOpenJobs = 1000
 	// MaxPackItems bounds the inputs or results that share a page.
 	MaxPackItems = 1 << 16
+	// MaxGeneration bounds the swarm's generation, so that there is always one
+	// more: a swarm is recovered by hand.
+	MaxGeneration = 1 << 32
 	// MaxDevices bounds the registry.
 	MaxDevices = 10_000
 	// MaxChunk bounds the bytes of a page in one ReadPage or WritePage, so that
