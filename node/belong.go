@@ -37,12 +37,15 @@ func (n *node) belong(ctx context.Context) error {
 // resume goes on with the swarm that the folder belongs to. An invite of the
 // same swarm does nothing more; one of another is refused.
 func (n *node) resume(ctx context.Context, m *membership) error {
+	if err := n.folder.checkKey(m, n.id.Key); err != nil {
+		return err
+	}
 	n.swarm.Store(m)
 	if err := n.compareInvite(ctx, m); err != nil {
 		return err
 	}
-	if name := n.profile.GetName(); name != m.DeviceName {
-		m.DeviceName = name
+	if name := n.profile.GetName(); name != m.DeviceName || m.DeviceID == "" {
+		m.DeviceName, m.DeviceID = name, n.id.ID
 		if err := n.folder.remember(m); err != nil {
 			return err
 		}
@@ -129,7 +132,7 @@ func (n *node) join(ctx context.Context) error {
 func (n *node) joined(ctx context.Context, invite p2p.Invite, a *wire.AdmitResponse) error {
 	m := &membership{
 		SwarmID: invite.Swarm, SwarmName: a.GetSwarmName(), Generation: a.GetGeneration(),
-		Role: wire.RoleName(a.GetRole()), DeviceName: n.profile.GetName(),
+		Role: wire.RoleName(a.GetRole()), DeviceName: n.profile.GetName(), DeviceID: n.id.ID,
 	}
 	if parseRole(m.Role) == wire.Role_ROLE_UNSPECIFIED {
 		return wire.Errorf(wire.Code_CODE_INTERNAL, "the swarm let this device in without a role")
@@ -164,7 +167,7 @@ func (n *node) found(ctx context.Context) error {
 	}
 	m := &membership{
 		SwarmID: wire.NewSwarmID(op.GetRootKey()), SwarmName: op.GetSwarmName(), Generation: 1,
-		Role: wire.RoleName(wire.Role_ROLE_ADMIN), DeviceName: n.profile.GetName(),
+		Role: wire.RoleName(wire.Role_ROLE_ADMIN), DeviceName: n.profile.GetName(), DeviceID: n.id.ID,
 	}
 	n.swarm.Store(m)
 	if err := n.openReplica(ctx, false); err != nil {

@@ -35,12 +35,8 @@ func Examine(c Config) []*wire.Finding {
 
 func examineFolder(f *findings, dir *folder) {
 	examineWritable(f, dir)
-	if path := dir.path("key"); exists(path) {
-		if _, err := p2p.LoadOrCreateKey(path); err != nil {
-			f.add(LevelProblem, "key", err.Error(), "restore it from a copy; without it this machine is another device")
-		}
-	}
 	m, err := dir.membership()
+	examineKey(f, dir, m)
 	switch {
 	case err != nil:
 		f.add(LevelProblem, "swarm", err.Error(), "")
@@ -52,6 +48,22 @@ func examineFolder(f *findings, dir *folder) {
 	}
 	diagnoseDisk(f, dir.dir)
 	diagnoseKept(f, dir.dir)
+}
+
+// examineKey looks whether the key is one, and that of the folder's device. No
+// membership is known of a folder that belongs to no swarm.
+func examineKey(f *findings, dir *folder, m *membership) {
+	path := dir.path("key")
+	if !exists(path) {
+		return
+	}
+	key, err := p2p.LoadOrCreateKey(path)
+	if err == nil && m != nil {
+		err = dir.checkKey(m, key)
+	}
+	if err != nil {
+		f.add(LevelProblem, "key", err.Error(), "restore it from a copy; without it this machine is another device")
+	}
 }
 
 // examineWritable looks whether a node could write to the folder, and none does.
@@ -101,7 +113,7 @@ func rememberedMembers(dir *folder) int {
 		Members []json.RawMessage `json:"members"`
 	}
 	b, err := os.ReadFile(dir.path("peers.json"))
-	if err != nil || json.Unmarshal(b, &peers) != nil {
+	if err != nil || p2p.Unseal(b, &peers) != nil {
 		return 0
 	}
 	return len(peers.Members)

@@ -1,7 +1,7 @@
 package node
 
 import (
-	"encoding/json"
+	"crypto/ed25519"
 	"errors"
 	"io/fs"
 	"os"
@@ -19,9 +19,12 @@ type folder struct {
 
 // membership is what swarm.json keeps: to which swarm the folder belongs.
 type membership struct {
-	SwarmID    wire.SwarmID `json:"swarmId"`
-	SwarmName  string       `json:"swarmName"`
-	Generation uint64       `json:"generation"`
+	SwarmID   wire.SwarmID `json:"swarmId"`
+	SwarmName string       `json:"swarmName"`
+	// DeviceID is whose folder it is: another key than its own is a damaged or a
+	// mistaken one. "" in files of versions before it.
+	DeviceID   wire.DeviceID `json:"deviceId,omitempty"`
+	Generation uint64        `json:"generation"`
 	// Replica is the log that a member had last; "" where that is not known.
 	Replica string `json:"replica,omitempty"`
 	// Role is what the device was admitted as: "worker", "member" or "admin".
@@ -65,7 +68,7 @@ func (f *folder) membership() (*membership, error) {
 	}
 	m := &membership{}
 	if err == nil {
-		err = json.Unmarshal(b, m)
+		err = p2p.Unseal(b, m)
 	}
 	if err == nil && (m.SwarmID.Bytes() == nil || parseRole(m.Role) == wire.Role_ROLE_UNSPECIFIED) {
 		err = errors.New("it names no swarm")
@@ -75,6 +78,17 @@ func (f *folder) membership() (*membership, error) {
 			"%s is damaged (%v): restore it from a copy, or join again with an empty data folder and a new invite", f.path("swarm.json"), err)
 	}
 	return m, nil
+}
+
+// checkKey refuses a key that is not that of the device whose folder it is.
+func (f *folder) checkKey(m *membership, key ed25519.PrivateKey) error {
+	id := wire.NewDeviceID(publicKey(key))
+	if m.DeviceID == "" || m.DeviceID == id {
+		return nil
+	}
+	return wire.Errorf(wire.Code_CODE_INTERNAL,
+		"%s is not the key of device %s, whose data folder this is: restore it from a copy, or join again with an empty data folder and a new invite",
+		f.path("key"), m.DeviceID.Short())
 }
 
 // name is what the device is called: as asked for, else as before, else as the
@@ -91,11 +105,11 @@ func (f *folder) name(asked string) string {
 
 // remember writes swarm.json.
 func (f *folder) remember(m *membership) error {
-	b, err := json.MarshalIndent(m, "", "  ")
+	b, err := p2p.Seal(m)
 	if err != nil {
 		return err
 	}
-	return p2p.WriteFile(f.path("swarm.json"), append(b, '\n'))
+	return p2p.WriteFile(f.path("swarm.json"), b)
 }
 
 // forget removes all that ties the folder to a swarm, the device's key

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ostrich-legs/ostrich/node"
 	"github.com/ostrich-legs/ostrich/node/control"
+	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -194,6 +195,11 @@ func TestADoctorLooksAtAFolderWithoutANode(t *testing.T) {
 	if got := look(filepath.Join(n.dir, "nowhere")); !slices.Equal(got, []string{"node"}) {
 		t.Errorf("the problems of no folder are %v, want that no node runs", got)
 	}
+	rest := swapKey(t, n.dir)
+	if got := look(n.dir); !slices.Equal(got, []string{"node", "key"}) {
+		t.Errorf("the problems of a folder with another device's key are %v", got)
+	}
+	rest()
 	for name, data := range map[string]string{"key": "x", "swarm.json": "{}"} {
 		if err := os.WriteFile(filepath.Join(n.dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
@@ -201,5 +207,64 @@ func TestADoctorLooksAtAFolderWithoutANode(t *testing.T) {
 	}
 	if got := look(n.dir); !slices.Equal(got, []string{"node", "key", "swarm"}) {
 		t.Errorf("the problems of a damaged folder are %v", got)
+	}
+}
+
+// swapKey puts another device's key in the place of a folder's own.
+func swapKey(t *testing.T, dir string) (back func()) {
+	t.Helper()
+	path := filepath.Join(dir, "key")
+	own, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p2p.LoadOrCreateKey(path); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := os.WriteFile(path, own, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestANodeDoesNotStartAsAnotherDevice(t *testing.T) {
+	n := start(t, filepath.Join(t.TempDir(), "n"), "")
+	n.stop()
+	back := swapKey(t, n.dir)
+	err := node.Run(t.Context(), config(n.dir, ""), func() { t.Error("it is ready") })
+	if err == nil || !strings.Contains(err.Error(), filepath.Join(n.dir, "key")) {
+		t.Errorf("with another device's key it ended with %v, want an error that names the file", err)
+	}
+	back()
+	start(t, n.dir, "")
+}
+
+// A flipped bit of the generation would have this member set its log aside, and
+// the others too, which hear of it.
+func TestAChangedGenerationIsDamage(t *testing.T) {
+	n := start(t, filepath.Join(t.TempDir(), "n"), "")
+	n.stop()
+	path := filepath.Join(n.dir, "swarm.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(b), `"generation": 1`, `"generation": 3`, 1)
+	if changed == string(b) {
+		t.Fatalf("there is no generation to change in %s", b)
+	}
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = node.Run(t.Context(), config(n.dir, ""), func() { t.Error("it is ready") })
+	if err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("it ended with %v, want an error that names the file", err)
+	}
+	if kept := n.kept(t, "generation-1"); len(kept) > 0 {
+		t.Errorf("it has set its log aside: %v", kept)
 	}
 }

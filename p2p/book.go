@@ -2,7 +2,6 @@ package p2p
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -98,15 +97,14 @@ func encodePeers(peers []*wire.Peer) ([]byte, error) {
 	for _, p := range peers {
 		file.Members = append(file.Members, peerEntry{ID: p.GetId(), Addresses: p.GetAddresses()})
 	}
-	data, err := json.MarshalIndent(file, "", "  ")
-	return append(data, '\n'), err
+	return Seal(file)
 }
 
 // decodePeers reads what encodePeers wrote. Entries that name no device are an
 // error; addresses of kinds that this version does not know are left out.
 func decodePeers(data []byte) ([]*wire.Peer, error) {
 	var file peersFile
-	if err := json.Unmarshal(data, &file); err != nil {
+	if err := Unseal(data, &file); err != nil {
 		return nil, err
 	}
 	if file.Version != peersVersion {
