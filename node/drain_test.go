@@ -129,3 +129,23 @@ func TestLeavingIsRefusedWhereTheOthersCouldNotGoOn(t *testing.T) {
 		t.Errorf("the swarm computes %q", got)
 	}
 }
+
+// A device that was away knows of no member that has joined since: it takes the
+// word of those it knows for who coordinates.
+func TestADeviceComesBackToACoordinatorThatJoinedMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	a := start(t, filepath.Join(dir, "a"), "")
+	w := start(t, filepath.Join(dir, "w"), a.invite(t, wire.Role_ROLE_WORKER))
+	eventually(t, "the worker knows the way back", func() bool { return remembers(t, w, a) })
+	w.stop()
+	b := start(t, filepath.Join(dir, "b"), a.invite(t, wire.Role_ROLE_MEMBER))
+	c := start(t, filepath.Join(dir, "c"), a.invite(t, wire.Role_ROLE_MEMBER))
+	newcomer := c.status(t).GetDeviceId()
+	eventually(t, "three vote", func() bool { return len(c.status(t).GetView().GetVoters()) == 3 })
+	for _, n := range []*testNode{a, b} {
+		a.setMode(t, n.status(t).GetDeviceId(), wire.DeviceMode_DEVICE_MODE_DRAINING)
+	}
+	eventually(t, "the newcomer coordinates", func() bool { return a.coordinator(t) == newcomer })
+	w = start(t, w.dir, "")
+	eventually(t, "the worker has found it", func() bool { return w.coordinator(t) == newcomer })
+}

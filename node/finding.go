@@ -124,7 +124,8 @@ func (n *node) meet(members []*wire.Peer) {
 	n.host.Learn(members)
 }
 
-// refused takes a member's word that it does not coordinate, and who does.
+// refused takes a member's word that it does not coordinate, and who does. Only
+// members are asked, over streams on which they have proven their keys.
 func (n *node) refused(r *wire.Refusal) {
 	switch ours, theirs := n.swarm.Load().Generation, r.GetGeneration(); {
 	case theirs > ours:
@@ -143,8 +144,9 @@ func (n *node) refused(r *wire.Refusal) {
 		return
 	}
 	if c := r.GetCoordinator(); c.GetId() != "" {
-		n.host.Learn([]*wire.Peer{c})
 		id := wire.DeviceID(c.GetId())
+		n.admitted.Store(id, struct{}{}) // it may have joined while this device was away
+		n.host.Learn([]*wire.Peer{c})
 		n.hint.Store(&id)
 		return
 	}
