@@ -40,6 +40,7 @@ type (
 	device struct {
 		ID                  string `json:"id"`
 		Name                string `json:"name"`
+		Type                string `json:"type"`
 		Status              string `json:"status"`
 		Role                string `json:"role"`
 		TotalTasksCompleted uint64 `json:"totalTasksCompleted"`
