@@ -177,27 +177,32 @@ func (s toCoordinator) Read(p []byte) (int, error) {
 	return read, err
 }
 
-// likelyCoordinators returns whom to dial: Raft's leader, the last hint, or a
-// few members, any of whom will know.
+// likelyCoordinators returns whom to dial, the likeliest first: Raft's leader, or
+// the last hint and a few members, any of whom will know. The hint may be of one
+// that has died without a word.
 func (n *node) likelyCoordinators() ([]wire.DeviceID, error) {
 	if g := n.group(); g != nil {
 		if id, _ := g.Leader(); id != "" && id != n.id.ID {
 			return []wire.DeviceID{id}, nil
 		}
 	}
-	if hint := n.hint.Load(); hint != nil && *hint != n.id.ID {
-		return []wire.DeviceID{*hint}, nil
+	hinted := n.id.ID
+	if hint := n.hint.Load(); hint != nil {
+		hinted = *hint
 	}
 	var others []wire.DeviceID
 	for _, id := range n.host.Members() {
-		if id != n.id.ID {
+		if id != n.id.ID && id != hinted {
 			others = append(others, id)
 		}
+	}
+	rand.Shuffle(len(others), func(i, k int) { others[i], others[k] = others[k], others[i] })
+	if hinted != n.id.ID {
+		others = slices.Insert(others, 0, hinted)
 	}
 	if len(others) == 0 {
 		return nil, wire.Errorf(wire.Code_CODE_UNAVAILABLE, "no coordinator is known yet")
 	}
-	rand.Shuffle(len(others), func(i, k int) { others[i], others[k] = others[k], others[i] })
 	return others[:min(len(others), maxAsked)], nil
 }
 
@@ -247,6 +252,36 @@ func (n *node) forgetHint(id wire.DeviceID) {
 	}
 }
 
+// leadTerm is the term in which this node coordinates; 0 where it does not.
+func (n *node) leadTerm() uint64 {
+	if c := n.lead.Load(); c != nil {
+		return c.Term()
+	}
+	return 0
+}
+
+// heardCoordinator takes a member's word by gossip that it coordinates in a
+// term. Members know better from Raft; a worker goes there without waiting until
+// it misses the coordinator before, whose link may have been cut in silence. A
+// false word costs a session: the next dial finds the way back.
+func (n *node) heardCoordinator(id wire.DeviceID, term uint64) {
+	link := n.worker.Link()
+	if n.group() != nil || term <= link.Term() {
+		return
+	}
+	for {
+		heard := n.heardTerm.Load()
+		if term <= heard {
+			return
+		}
+		if n.heardTerm.CompareAndSwap(heard, term) {
+			break
+		}
+	}
+	n.hint.Store(&id)
+	link.Redial()
+}
+
 // serveStreams begins to answer other devices.
 func (n *node) serveStreams() error {
 	n.host.Handle(p2p.ProtocolSession, wire.Role_ROLE_WORKER, n.serveSession)
@@ -259,7 +294,7 @@ func (n *node) serveStreams() error {
 	}
 	return n.host.Subscribe(topicLog, func(from wire.DeviceID, data []byte) {
 		if from != n.id.ID && n.roleOf(from) >= wire.Role_ROLE_MEMBER {
-			n.logs.heard(data)
+			n.heardCoordinator(from, n.logs.heard(data))
 		}
 	})
 }

@@ -171,15 +171,16 @@ func (b *logBook) since(number uint64) (lines []*wire.LogLine, next uint64, more
 	return lines, b.first + uint64(len(b.lines)), b.more
 }
 
-// gossip sends queued lines to the other nodes until ctx ends.
-func (b *logBook) gossip(ctx context.Context, send func(context.Context, string, []byte) error) error {
+// gossip sends queued lines to the other nodes until ctx ends, with the term in
+// which this one coordinates.
+func (b *logBook) gossip(ctx context.Context, term func() uint64, send func(context.Context, string, []byte) error) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-b.wake:
 		}
-		for _, message := range b.takeOutgoing() {
+		for _, message := range b.takeOutgoing(term()) {
 			// A line that gossip drops is lost to others, not to this node.
 			_ = send(ctx, topicLog, message)
 		}
@@ -192,7 +193,7 @@ func (b *logBook) gossip(ctx context.Context, send func(context.Context, string,
 }
 
 // takeOutgoing returns the queued lines as messages within the bound.
-func (b *logBook) takeOutgoing() (messages [][]byte) {
+func (b *logBook) takeOutgoing(term uint64) (messages [][]byte) {
 	b.mu.Lock()
 	lines := b.outgoing
 	b.outgoing = nil
@@ -200,7 +201,7 @@ func (b *logBook) takeOutgoing() (messages [][]byte) {
 	const perMessage = wire.MaxGossip / (maxLineText + 512)
 	for len(lines) > 0 {
 		n := min(len(lines), perMessage)
-		message, err := proto.Marshal(&wire.GossipLog{Lines: lines[:n]})
+		message, err := proto.Marshal(&wire.GossipLog{Lines: lines[:n], Term: term})
 		if err == nil && len(message) <= wire.MaxGossip {
 			messages = append(messages, message)
 		}
@@ -209,17 +210,19 @@ func (b *logBook) takeOutgoing() (messages [][]byte) {
 	return messages
 }
 
-// heard takes a message of the log topic from a member.
-func (b *logBook) heard(message []byte) {
+// heard takes a message of the log topic from a member, and returns the term in
+// which that coordinates, as it says; 0 where it does not.
+func (b *logBook) heard(message []byte) (term uint64) {
 	var m wire.GossipLog
 	if proto.Unmarshal(message, &m) != nil || len(m.GetLines()) > maxLines {
-		return
+		return 0
 	}
 	for _, line := range m.GetLines() {
 		if validLine(line) {
 			b.note(line)
 		}
 	}
+	return m.GetTerm()
 }
 
 // validLine reports whether a line from elsewhere may be shown to people.

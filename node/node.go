@@ -47,8 +47,10 @@ type node struct {
 	// lead is the coordinator of the term in which this node leads; nil in
 	// all others.
 	lead atomic.Pointer[coordinator.Coordinator]
-	// hint is the device that was last said to coordinate.
-	hint atomic.Pointer[wire.DeviceID]
+	// hint is the device that was last said to coordinate, heardTerm the highest
+	// term in which one has said so by gossip.
+	hint      atomic.Pointer[wire.DeviceID]
+	heardTerm atomic.Uint64
 	view viewCache
 	// admitted answers for devices while the replicated state is not here yet.
 	admitted sync.Map // wire.DeviceID → struct{}: members that the join named
@@ -245,7 +247,7 @@ func (n *node) run(ctx context.Context, ready func()) error {
 	if r := n.replica.Load(); r != nil {
 		stages = append(stages, n.watchState, n.watchDisk, n.keepGroup, r.pages.Run)
 	}
-	stages = append(stages, func(ctx context.Context) error { return n.logs.gossip(ctx, n.host.Publish) })
+	stages = append(stages, func(ctx context.Context) error { return n.logs.gossip(ctx, n.leadTerm, n.host.Publish) })
 	return runStages(ctx, stages...)
 }
 

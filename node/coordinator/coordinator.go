@@ -173,9 +173,8 @@ func (c *Coordinator) Run(ctx context.Context, begun, ended func()) error {
 	c.mu.Lock()
 	c.ctx, c.background = backgroundCtx, background
 	c.mu.Unlock()
-	c.say(lineInfo, c.cfg.Identity.ID, "coordinates the swarm in term %d", c.term)
-
 	begun()
+	c.say(lineInfo, c.cfg.Identity.ID, "coordinates the swarm in term %d", c.term)
 	work.Go(func() error { return c.dispatch(ctx) })
 	work.Go(func() error { return c.housekeep(ctx) })
 	err := work.Wait()

@@ -222,6 +222,15 @@ func (l *Link) Coordinator() wire.DeviceID {
 	return conn.Remote()
 }
 
+// Term returns the coordinator's term in the session, 0 if there is none.
+func (l *Link) Term() uint64 {
+	conn, _, _ := l.current()
+	if conn == nil {
+		return 0
+	}
+	return conn.Term()
+}
+
 // Redial drops the session and dials at once: call it when a new coordinator is
 // known. Calls in quick succession count as one.
 func (l *Link) Redial() {

@@ -373,8 +373,11 @@ func (x *PageReply) GetSize() uint32 {
 
 // GossipLog is a message of the log topic.
 type GossipLog struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Lines         []*LogLine             `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Lines []*LogLine             `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	// The term in which the author coordinates; 0 where it does not. A hint for
+	// devices that Raft tells nothing: a session confirms it.
+	Term          uint64 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +417,13 @@ func (x *GossipLog) GetLines() []*LogLine {
 		return x.Lines
 	}
 	return nil
+}
+
+func (x *GossipLog) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 // Health is what the public listener says of its node.
@@ -763,9 +773,10 @@ const file_p2p_wire_peer_proto_rawDesc = "" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\"H\n" +
 	"\tPageReply\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"6\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\"J\n" +
 	"\tGossipLog\x12)\n" +
-	"\x05lines\x18\x01 \x03(\v2\x13.ostrich.v1.LogLineR\x05lines\"\x82\x01\n" +
+	"\x05lines\x18\x01 \x03(\v2\x13.ostrich.v1.LogLineR\x05lines\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\"\x82\x01\n" +
 	"\x06Health\x12\x19\n" +
 	"\bswarm_id\x18\x01 \x01(\tR\aswarmId\x12\x1d\n" +
 	"\n" +

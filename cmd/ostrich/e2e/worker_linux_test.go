@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// A worker hears nothing of Raft: that its coordinator was cut off it finds out
+// by itself, and then who coordinates now.
+func TestAWorkerFindsTheSuccessorOfACoordinatorThatWasCutOff(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for links to be missed")
+	}
+	l := newLAN(t, 4)
+	var nodes []*node
+	for i := range 4 {
+		l.address(i, "10.79.4")
+		nodes = append(nodes, l.node(i, string(rune('a'+i))))
+	}
+	members, worker := nodes[:3], nodes[3]
+	members[0].up()
+	for _, n := range members[1:] {
+		n.up("--join", members[0].invite("member"))
+	}
+	worker.up("--join", members[0].invite("worker"))
+	members[0].online(4)
+	members[0].voters(3)
+	for range 2 {
+		old, others := coordinator(t, members)
+		at := strings.Index("abc", old.name)
+		l.ip("-n", l.machine(at), "link", "set", "eth0", "down")
+		began := time.Now()
+		eventually(t, 2*patience, "the worker has a session with another", func() bool {
+			st, err := worker.ask()
+			c := st.GetView().GetCoordinator()
+			return err == nil && c != "" && c != old.status().DeviceID
+		})
+		t.Logf("the worker has a session with another coordinator %v after the cut", time.Since(began))
+		if got, want := others[0].do(strings.NewReader("x\n"), "map", "builtin:upper"), "X\n"; got != want {
+			t.Errorf("a map gives %q, want %q", got, want)
+		}
+		l.ip("-n", l.machine(at), "link", "set", "eth0", "up")
+		members[0].voters(3)
+		members[0].online(4)
+	}
+}
