@@ -39,11 +39,12 @@ type bridging struct {
 	bridge *browserbridge.Bridge
 	pages  http.Handler
 
-	mu     sync.Mutex
-	others []string // public listeners of other members
-	asked  time.Time
-	asking chan struct{} // closes when the question under way is answered
-	ended  bool
+	mu      sync.Mutex
+	spliced map[*splice]struct{} // the sessions of browsers with a coordinator elsewhere
+	others  []string             // public listeners of other members
+	asked   time.Time
+	asking  chan struct{} // closes when the question under way is answered
+	ended   bool
 }
 
 // openBridge lets browsers in, if this device is a member.
@@ -52,14 +53,14 @@ func (n *node) openBridge() {
 		return
 	}
 	address, _ := netip.ParseAddrPort(n.public.listener.Addr().String())
-	g := &bridging{node: n, pages: web.Pages()}
+	g := &bridging{node: n, pages: web.Pages(), spliced: make(map[*splice]struct{})}
 	g.bridge = browserbridge.New(browserbridge.Config{
 		ID:        n.id.ID,
 		Key:       n.id.Key,
 		Swarm:     n.swarm.Load().SwarmID,
 		SwarmName: func() string { return n.swarm.Load().SwarmName },
 		Address:   address,
-		Dial:      func(ctx context.Context) (io.ReadWriteCloser, error) { return n.dialCoordinator(ctx) },
+		Dial:      g.dial,
 		Role:      n.registeredRole,
 		Admit:     n.admit,
 		Bridges:   g.bridges,
@@ -80,6 +81,62 @@ func (n *node) closeBridge() {
 		g.ended = true
 		g.mu.Unlock()
 		g.bridge.Close()
+	}
+}
+
+// splice is a browser's stream to the coordinator.
+type splice struct {
+	toCoordinator
+	bridging *bridging
+}
+
+// dial opens a stream to the coordinator for a browser.
+func (g *bridging) dial(ctx context.Context) (io.ReadWriteCloser, error) {
+	s, err := g.node.dialCoordinator(ctx)
+	elsewhere, ok := s.(toCoordinator)
+	if err != nil || !ok {
+		return s, err
+	}
+	x := &splice{elsewhere, g}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.spliced[x] = struct{}{}
+	return x, nil
+}
+
+// Close ends the stream in good order.
+func (x *splice) Close() error {
+	x.forget()
+	return x.toCoordinator.Close()
+}
+
+// Reset breaks the stream off.
+func (x *splice) Reset() error {
+	x.forget()
+	return x.toCoordinator.Reset()
+}
+
+func (x *splice) forget() {
+	x.bridging.mu.Lock()
+	defer x.bridging.mu.Unlock()
+	delete(x.bridging.spliced, x)
+}
+
+// follow breaks off the sessions with others than the coordinator, whose links
+// may have been cut in silence: the pages begin new ones at once.
+func (g *bridging) follow(coordinator wire.DeviceID) {
+	g.mu.Lock()
+	var old []*splice
+	for x := range g.spliced {
+		if x.Remote() != coordinator {
+			old = append(old, x)
+		}
+	}
+	g.mu.Unlock()
+	for _, x := range old {
+		if err := x.Reset(); err != nil {
+			g.node.log.Debug("a browser's stream was not broken off in good order", "err", err)
+		}
 	}
 }
 

@@ -354,9 +354,8 @@ func (n *node) watchState(ctx context.Context) error {
 		}
 		group := r.now.Load()
 		if id, _ := group.Leader(); id != leader {
-			if leader = id; id != "" && id != n.id.ID && id != n.worker.Link().Coordinator() {
-				n.worker.Link().Redial()
-			}
+			leader = id
+			n.followLeader(id)
 		}
 		n.followRegistry(group, &f)
 		if n.wasRemoved(n.id.ID) && !n.leaving.Load() {
@@ -367,6 +366,21 @@ func (n *node) watchState(ctx context.Context) error {
 			return nil
 		case <-time.After(watchEvery):
 		}
+	}
+}
+
+// followLeader goes to the leader that Raft names, with this device's session and
+// those of the browsers that it bridges, without waiting until the links with the
+// one before are found to be dead. There may be no leader now.
+func (n *node) followLeader(id wire.DeviceID) {
+	if id == "" {
+		return
+	}
+	if id != n.id.ID && id != n.worker.Link().Coordinator() {
+		n.worker.Link().Redial()
+	}
+	if g := n.bridging.Load(); g != nil {
+		g.follow(id)
 	}
 }
 

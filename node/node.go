@@ -51,7 +51,7 @@ type node struct {
 	// term in which one has said so by gossip.
 	hint      atomic.Pointer[wire.DeviceID]
 	heardTerm atomic.Uint64
-	view viewCache
+	view      viewCache
 	// admitted answers for devices while the replicated state is not here yet.
 	admitted sync.Map // wire.DeviceID → struct{}: members that the join named
 

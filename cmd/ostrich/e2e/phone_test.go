@@ -164,6 +164,7 @@ func TestAPhoneOnALANOutlivesItsBridgeAndItsAddress(t *testing.T) {
 	how := p.connected("")
 	t.Logf("connected %v after the click: %s", time.Since(began), how)
 
+	p.losesTheCoordinator(l, nodes)
 	on := p.losesItsBridge(nodes)
 	p.moves(l, on)
 	if all := on.browsers(); len(all) != 1 || all[0].TotalTasksCompleted != 300 {
@@ -174,6 +175,22 @@ func TestAPhoneOnALANOutlivesItsBridgeAndItsAddress(t *testing.T) {
 
 // itself is the phone's machine on the LAN.
 const itself = 3
+
+// losesTheCoordinator cuts off the coordinator, in silence, while the phone has
+// nothing to do and so little reason to miss it.
+func (p *phone) losesTheCoordinator(l *lan, nodes []*node) {
+	p.t.Helper()
+	old, _ := coordinator(p.t, nodes)
+	at := slices.Index(nodes, old)
+	how := p.connected("")
+	l.ip("-n", l.machine(at), "link", "set", "eth0", "down")
+	began := time.Now()
+	now := p.connected(how)
+	p.t.Logf("connected again %v after the coordinator was cut off: %s", time.Since(began), now)
+	l.ip("-n", l.machine(at), "link", "set", "eth0", "up")
+	nodes[0].voters(3)
+	nodes[0].online(4)
+}
 
 // losesItsBridge kills the phone's bridge under a map through another node, which
 // it returns.
