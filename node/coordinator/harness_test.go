@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/consensus/state"
@@ -283,6 +284,7 @@ func (h *harness) dialAs(id session.Identity, hello *wire.Hello) (*peer, error) 
 		p.ended <- err
 	}()
 	h.t.Cleanup(func() { conn.Close("the test is over", false) })
+	synctest.Wait() // the coordinator knows the session a moment after its Welcome
 	return p, nil
 }
 
