@@ -154,6 +154,24 @@ func (p *peer) retire() {
 	p.closeIdle()
 }
 
+// enter takes a place for a put: one that is free at once, or one that becomes
+// free before ctx ends. The caller owes leave.
+func (p *peer) enter(ctx context.Context) bool {
+	select {
+	case p.places <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case p.places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (p *peer) leave() { <-p.places }
+
 // unused reports whether no put or get is under way.
 func (p *peer) unused() bool {
 	return len(p.places) == 0 && len(p.puts) == 0 && len(p.gets) == 0

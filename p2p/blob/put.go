@@ -82,13 +82,11 @@ type page struct {
 func (x *Exchange) send(undecided context.Context, voter wire.DeviceID, pg page, answers chan<- answer) {
 	p := x.peer(voter)
 	started := x.start(func() {
-		select {
-		case p.places <- struct{}{}:
-			defer func() { <-p.places }()
-		case <-undecided.Done():
+		if !p.enter(undecided) {
 			answers <- answer{voter, undecided.Err()}
 			return
 		}
+		defer p.leave()
 		var refusal error
 		err := p.call(x.ctx, p.puts, func(conn net.Conn) (err error) {
 			refusal, err = putOver(conn, pg.hash, pg.data)
