@@ -39,6 +39,8 @@
 //   - A member becomes a standby (raft's non-voter) while the group has room:
 //     TargetVoters voters and two standbys. One that has not told its replica yet
 //     is waited for.
+//   - A standby that has not answered for 30 s makes room for a member that is
+//     online; while votes are wanted, one that has not for 10 s.
 //   - A standby becomes a voter when voters are wanted, it answered within the
 //     last second and its log holds all that the leader's log held one look
 //     (100 ms) ago. The leader knows this from the answers to its own

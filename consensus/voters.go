@@ -173,15 +173,20 @@ func (v view) betterOutsider() bool {
 }
 
 // removeStandby makes room: for the bound, or for a member that is there and
-// works in the place of one that does not.
+// works in the place of one that does not. Where votes are wanted, a member that
+// is there does not wait long for one that is not.
 func removeStandby(v view) (Server, verb) {
 	standbys := v.pick(func(s serverView) bool { return !s.voter })
 	if len(standbys) < maxStandbys {
 		return Server{}, ""
 	}
+	patience := v.absentAfter
+	if voters := len(v.servers) - len(standbys); voters < TargetVoters(len(v.members)) {
+		patience = min(patience, newcomerGrace)
+	}
 	worst := v.leastWanted(standbys)
 	next, ok := v.outsider()
-	absent := ok && next.online && worst.silent >= v.absentAfter
+	absent := ok && next.online && worst.silent >= patience
 	idle := v.isIdle(worst) && v.betterOutsider()
 	if len(standbys) > maxStandbys || absent || idle {
 		return worst.server(), remove

@@ -25,7 +25,7 @@ func TestTargetVoters(t *testing.T) {
 
 // parse builds a view: each word is a device, "v" a voter, "s" a standby, "m"
 // a member that is no server; "p" lacks pages, "z" is to do no work, "o" is too
-// old for what is in the log; "-" absent for long, "~" silent a little, "?" not
+// old for what is in the log; "-" absent for long, "=" for a while, "~" silent a little, "?" not
 // caught up, "!" not a member, "#" lost its log, "." offline. The first is the leader.
 func parse(words ...string) view {
 	v := view{absentAfter: absentAfter}
@@ -47,6 +47,9 @@ func parse(words ...string) view {
 		}
 		if has('~') {
 			s.silent = 5 * time.Second
+		}
+		if has('=') {
+			s.silent = newcomerGrace
 		}
 		if has('-') {
 			s.silent = absentAfter
@@ -88,6 +91,9 @@ func TestNextChange(t *testing.T) {
 		{"an even number with an absent one shrinks", parse("v", "v", "v", "v-", "m"), "demote to standby 3v"},
 		{"a third standby is too many", parse("v", "v", "v", "v", "v", "s", "s-", "s"), "remove server 6s"},
 		{"an absent standby makes room for one online", parse("v", "v", "v", "v", "v", "s", "s-", "m"), "remove server 6s"},
+		{"not one that is absent for a while", parse("v", "v", "v", "v", "v", "s", "s=", "m"), ""},
+		{"that too, where votes are wanted", parse("v", "s=", "s", "m"), "remove server 1s"},
+		{"but not one that is silent a little", parse("v", "s~", "s", "m"), ""},
 		{"but not for one offline", parse("v", "v", "v", "v", "v", "s", "s-", "m."), ""},
 		{"those online come first", parse("v", "m.", "m"), "add standby 2m"},
 		{"no replacement that lacks pages", parse("v", "v", "v-", "sp"), ""},
@@ -138,7 +144,7 @@ func TestChangesConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 9).Draw(t, "size")
 		words := []string{"v"}
-		marks := rapid.SampledFrom([]string{"", "", "", "-", "~", "?", "!", "!-"})
+		marks := rapid.SampledFrom([]string{"", "", "", "-", "=", "~", "?", "!", "!-"})
 		healthy := true
 		for i := 1; i < size; i++ {
 			mark := marks.Draw(t, "mark")
