@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/ostrich-legs/ostrich/node/sandbox"
 	"github.com/ostrich-legs/ostrich/p2p"
@@ -31,8 +32,13 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
+// sameSignal is the time in which further signals are the first one again:
+// timeout(1) and others signal a process and then its whole group.
+const sameSignal = 500 * time.Millisecond
+
 // watchSignals ends the context at the first signal that asks for it, and the
-// process at the second. A closed pipe becomes an error of its write.
+// process at the next one that is not the same again. A closed pipe becomes an
+// error of its write.
 func watchSignals(stop context.CancelCauseFunc) {
 	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
 	if !signal.Ignored(syscall.SIGHUP) {
@@ -43,8 +49,12 @@ func watchSignals(stop context.CancelCauseFunc) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	go func() {
 		<-asked
+		first := time.Now()
 		stop(errInterrupted)
-		<-asked
-		os.Exit(exitInterrupted)
+		for range asked {
+			if time.Since(first) > sameSignal {
+				os.Exit(exitInterrupted)
+			}
+		}
 	}()
 }

@@ -21,6 +21,11 @@ func TestUpSaysReadyAndEndsWithStatus0(t *testing.T) {
 	ends := map[string]func(*exec.Cmd){
 		"interrupt": func(cmd *exec.Cmd) { cmd.Process.Signal(os.Interrupt) },
 		"SIGTERM":   func(cmd *exec.Cmd) { cmd.Process.Signal(syscall.SIGTERM) },
+		"SIGTERM, to it and to its group, as timeout(1) does": func(cmd *exec.Cmd) {
+			cmd.Process.Signal(syscall.SIGTERM)
+			time.Sleep(2 * time.Millisecond) // two that wait together are one
+			cmd.Process.Signal(syscall.SIGTERM)
+		},
 		"down": func(*exec.Cmd) {
 			if status := run(t.Context(), []string{"down", "--data", dir}, strings.NewReader(""), io.Discard, io.Discard); status != 0 {
 				t.Errorf("down: status %d", status)
