@@ -42,10 +42,14 @@ func (s *service) pages(ctx context.Context, what string) (*blob.Exchange, error
 	return r.pages, nil
 }
 
-// SubmitJob passes a job on, its inputs packed.
+// SubmitJob passes a job on, its inputs packed. On an almost full disk nothing
+// new begins; a job that has begun goes on as long as its inputs need no pages.
 func (s *service) SubmitJob(ctx context.Context, r *connect.Request[wire.SubmitJobRequest]) (*connect.Response[wire.SubmitJobResponse], error) {
 	pages, err := s.pages(ctx, "submitting a job")
 	if err != nil {
+		return nil, err
+	}
+	if err := pages.Space(); err != nil {
 		return nil, err
 	}
 	request := r.Msg

@@ -73,19 +73,22 @@ func TestAFullDiskRefusesWorkAndLosesNone(t *testing.T) {
 
 	t.Run("less than the reserve is left", func(t *testing.T) {
 		free := fill(t, disk, 300<<20)
-		complaint(t, n.try(large(), "map", "builtin:noop", "--chunk", "1M"), 1, "free", "reserve")
+		for _, in := range []io.Reader{large(), strings.NewReader("small\n")} {
+			complaint(t, n.try(in, "map", "builtin:noop", "--chunk", "1M"), 1, "free", "reserve")
+		}
 		kept()
 		free()
 	})
 	works(t, n)
 	t.Run("nothing is left", func(t *testing.T) {
+		begun := begunMaps(t, n, 50)
 		free := fill(t, disk, 0)
 		r := n.try(large(), "map", "builtin:noop", "--chunk", "1M")
 		complaint(t, r, r.status, "free")
 		if r.status != 1 && r.status != 4 {
 			t.Errorf("%v", r)
 		}
-		finish := mapUntilItWaits(t, n)
+		finish := untilOneWaits(t, begun)
 		if s := n.do(nil, "status"); !strings.Contains(s, "are free on the disk") {
 			t.Errorf("status does not say that the disk is full:\n%s", s)
 		}
@@ -111,34 +114,57 @@ func TestAFullDiskStopsANewNodeWithAWord(t *testing.T) {
 	free()
 }
 
-// mapUntilItWaits runs maps that need no pages, which go on until the log finds
-// no space, and then wait. It returns what waits for the last of them.
-func mapUntilItWaits(t *testing.T, n *node) (finish func()) {
+// begunMaps begins maps that need no pages, each with one input that is done.
+func begunMaps(t *testing.T, n *node, count int) (all []*running) {
 	t.Helper()
-	for range 50 {
+	for range count {
 		r := n.begin("map", "builtin:upper")
-		r.feed("x\n")
-		got := make(chan string, 1)
-		go func() {
-			all, _ := io.ReadAll(r.stdout)
-			got <- string(all)
-		}()
-		finish = func() {
-			t.Helper()
-			if out := <-got; out != "X\n" {
-				t.Errorf("a map on a full disk gives %q: %s", out, r.err)
-			}
-			r.await(0)
+		io.WriteString(r.stdin, "x\n")
+		if _, err := io.ReadFull(r.stdout, make([]byte, len("X\n"))); err != nil {
+			t.Fatalf("a map gives nothing: %v\n%s", err, r.err)
 		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// untilOneWaits gives each map one more input, its last. They go on until the
+// log finds no space, and then wait. It returns what waits for the first of
+// those, and for the others, which have not got theirs.
+func untilOneWaits(t *testing.T, begun []*running) (finish func()) {
+	t.Helper()
+	end := func(r *running, out string) {
+		t.Helper()
+		if out != "Y\n" {
+			t.Errorf("a map on a full disk gives %q: %s", out, r.err)
+		}
+		r.await(0)
+	}
+	for i, r := range begun {
+		got := lastOutput(r)
 		select {
 		case out := <-got:
-			got <- out
-			finish()
-			finish = func() {}
+			end(r, out)
 		case <-time.After(3 * time.Second):
 			t.Logf("a map waits for space: %s", r.err)
-			return finish
+			return func() {
+				end(r, <-got)
+				for _, r := range begun[i+1:] {
+					end(r, <-lastOutput(r))
+				}
+			}
 		}
 	}
-	return finish
+	return func() {}
+}
+
+// lastOutput gives a map its last input, and returns what it puts out then.
+func lastOutput(r *running) <-chan string {
+	r.feed("y\n")
+	got := make(chan string, 1)
+	go func() {
+		all, _ := io.ReadAll(r.stdout)
+		got <- string(all)
+	}()
+	return got
 }
