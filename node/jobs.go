@@ -13,8 +13,11 @@ import (
 )
 
 const (
-	// readWait is how long one request for results waits at the coordinator.
-	readWait = 10 * time.Second
+	// readWait is how long one request for results waits at the coordinator,
+	// and firstReadWait the first of a stream: a person who waits for a device
+	// that is not there soon sees it.
+	readWait      = 10 * time.Second
+	firstReadWait = 1 * time.Second
 	// partSize is the size of the parts in which a large output is streamed.
 	partSize = 256 << 10
 	// maxPackBytes bounds the payload of a page of inputs.
@@ -248,10 +251,10 @@ func (s *service) StreamResults(ctx context.Context, r *connect.Request[wire.Str
 		return err
 	}
 	read := &wire.ReadResultsRequest{JobId: r.Msg.GetJobId(), Unordered: r.Msg.GetUnordered(), From: r.Msg.GetFrom()}
-	if r.Msg.GetFollow() {
-		read.WaitMs = readWait.Milliseconds()
-	}
-	for {
+	for wait := firstReadWait; ; wait = readWait {
+		if r.Msg.GetFollow() {
+			read.WaitMs = wait.Milliseconds()
+		}
 		limited, cancel := context.WithTimeout(ctx, readWait+callLimit)
 		answer, err := s.askFor(ctx, limited, &wire.Request{Kind: &wire.Request_ReadResults{ReadResults: read}})
 		cancel()

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // misdeeds are what the program misbehave does when its input begins so, how a
@@ -76,4 +78,17 @@ func TestATaskThatMisbehavesFailsAlone(t *testing.T) {
 	if got := n.try(nil, "run", testProgram(t, "exit"), "--", "77"); got.status != 77 {
 		t.Errorf("a run of a program that ends with status 77 gives %v", got)
 	}
+}
+
+func TestAMapThatNoDeviceCanRunSaysSoonWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	n := swarm(t, 1)[0]
+	r := n.begin("map", "builtin:upper", "--range", "1..2", "--require", "room=none")
+	eventually(t, 7*time.Second, "it says what it waits for", func() bool {
+		return strings.Contains(r.err.String(), "waiting: a device with the label room=none")
+	})
+	if err := r.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	r.await(130)
 }
