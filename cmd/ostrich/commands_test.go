@@ -103,21 +103,21 @@ func TestJSONHasEveryFieldAndNoNull(t *testing.T) {
 func TestWrongUsageIsRefused(t *testing.T) {
 	b := newBox(t)
 	lines := []string{
-		"nonsense", "top", "ui", "pause", "resume", "stop", "throttle 50", "drain", "doctor extra", "recover extra", "admin", "programs", "load", "bench",
+		"nonsense", "help nonsense", "help job nonsense", "top", "ui", "pause", "resume", "stop", "throttle 50", "drain", "doctor extra", "recover extra", "admin", "programs", "load", "bench",
 		"device enable", "device disable a b", "device drain", "device remove", "device remove beta", "device throttle x", "device",
 		"job", "job nonsense", "job show", "job show a b", "job results", "jobs extra", "status extra", "status --nonsense",
 		"up extra", "up --tls-cert x", "up --config x", "up --slots x", "up --slots -1", "up --label novalue", "up --p2p /ip4/1.2.3.4", "up --public nowhere",
 		"join", "join a b", "invite --qr x.gif", "invite --role king", "invite --ttl soon", "invite --ttl 0s", "invite --uses -1", "invite nonsense", "invite revoke",
 		"map", "map --range 1..2", "map builtin:cat extra", "map builtin:cat --range 5", "map builtin:cat --range 5..1", "map builtin:cat --range 1..99999999",
 		"map builtin:cat --chunk 0", "map builtin:cat --chunk 2G", "map builtin:cat --chunk x", "map builtin:cat --files", "map builtin:cat --null --chunk 1K",
-		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --timeout 5", "map builtin:cat --memory 0",
+		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --detach=maybe", "map builtin:cat --priority x", "map builtin:cat --timeout 5", "map builtin:cat --memory 0",
 		"map builtin:cat --env novalue", "map builtin:cat --require nonsense", "map builtin:cat --id a/b", "map builtin:cat --verify 2", "map builtin:cat --keep x",
 		"map builtin:cat --max-output 2G", "map builtin:cat --detach --json", "run", "run builtin:cat extra", "run builtin:cat --range 1..2", "run builtin:cat --keep-going",
 		"completion", "completion tcsh", "version extra", "leave", "down extra", "device rename x", "demo extra", "logs extra", "logs -x",
 	}
 	for _, line := range lines {
 		status, out, errOut := b.call(t, "", strings.Fields(line)...)
-		if status != exitUsage || out != "" || !strings.HasPrefix(errOut, "ostrich: ") {
+		if status != exitUsage || out != "" || !strings.HasPrefix(errOut, "ostrich: ") || strings.Contains(errOut, "strconv") {
 			t.Errorf("%s: status %d, stdout %q, stderr %q; want a refusal", line, status, out, errOut)
 		}
 	}

@@ -36,7 +36,7 @@ of the same program gives, and cleans everything up but the picture.
 
 With --kill the node that coordinates the others is killed (kill -9) in the middle of
 the picture. The demo says how long it took until a tile was done under its successor.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.demo(cmd.Context(), kill) },
 	}
 	cmd.Flags().BoolVar(&kill, "kill", false, "kill the coordinator in the middle of the picture")

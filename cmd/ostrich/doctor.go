@@ -21,7 +21,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Long: `Looks at what is reachable, who votes, the log and its pages, the disk, the clocks and
 the versions, and says what is wrong and how to mend it. Without a running node it
 looks at the data folder and the ports. The exit status is 1 when it finds a problem.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			findings, err := a.findings(cmd.Context())
 			if err != nil {

@@ -26,7 +26,7 @@ func (a *app) downCommand() *cobra.Command {
 		Short: "Stop this machine's node, gracefully",
 		Long: `Stops this machine's node as SIGTERM does, and waits until it has ended. Its tasks
 go to other devices; its data stays, and "ostrich up" goes on with it.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				return a.endNode(cmd.Context(), c, func(ctx context.Context) error {

@@ -37,7 +37,7 @@ for typing ("ostrich up --join CODE@HOST:PORT").`,
 		Example: `  ostrich invite --role member
   ostrich invite --role worker --ttl 7d --uses 20 --qr poster.svg
   ostrich invite ls`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			role, ok := parseRole(f.role)
 			if !ok {
@@ -120,7 +120,7 @@ func (a *app) inviteListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the invites, without their secrets",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				res, err := control.Call(cmd.Context(), c.ListInvites, &wire.ListInvitesRequest{})

@@ -17,7 +17,7 @@ func (a *app) jobsCommand() *cobra.Command {
 		Use:   "jobs",
 		Short: "List the jobs of the swarm",
 		Long:  "Lists the jobs that the swarm knows, the oldest first.",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				res, err := control.Call(cmd.Context(), c.ListJobs, &wire.ListJobsRequest{})

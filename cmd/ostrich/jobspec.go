@@ -45,7 +45,7 @@ func (f *specFlags) add(cmd *cobra.Command, retries uint32) {
 	f.keep.v = wire.DefaultKeep
 	flags := cmd.Flags()
 	flags.StringArrayVar(&f.env, "env", nil, "put `K=V` into the environment (again for more)")
-	flags.Uint32Var(&f.retries, "retries", retries, "further attempts after a failed one")
+	flags.Uint32Var(&f.retries, "retries", retries, "`N` further attempts after a failed one")
 	flags.Var(&f.timeout, "timeout", "time that a task may take, such as 90s or 1h")
 	flags.Var(&f.memory, "memory", "memory that a task may use, in `MiB`")
 	flags.Var(&f.maxOutput, "max-output", "output that a task may write, in `MiB`")

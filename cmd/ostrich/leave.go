@@ -20,7 +20,7 @@ func (a *app) leaveCommand() *cobra.Command {
 may join again with a new invite, as a new device. A coordinator hands its role over
 first. It is refused, with the reason, where the members that are left could not go
 on without this one.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				res, err := control.Call(cmd.Context(), c.GetStatus, &wire.GetStatusRequest{})

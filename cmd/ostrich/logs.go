@@ -22,7 +22,7 @@ func (a *app) logsCommand() *cobra.Command {
 		Short: "Show what happened in the swarm",
 		Long: `Shows what this machine's node heard of what happened in the swarm, and with -f
 what happens from now on.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				return a.logs(cmd.Context(), c, &wire.StreamLogsRequest{Follow: follow, Audit: audit}, asJSON)

@@ -28,6 +28,8 @@ func (a *app) mapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "map PROG [FLAGS] [PATH...] [-- ARGS]",
 		Short: "Run a program once for each input, on all machines",
+
+		DisableFlagsInUseLine: true,
 		Long: `Runs a WebAssembly (WASI preview 1) command once for each input, on the machines
 of the swarm: the input is its stdin, and its stdout goes to stdout here, in the
 order of the inputs, each followed by a newline if it does not end in one.

@@ -25,7 +25,7 @@ then.
 
 The log as it was is kept beside the new one. Members that come back later set theirs
 aside and join again by themselves.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error { return a.recover(cmd.Context(), c, yes) })
 		},

@@ -68,14 +68,17 @@ func (a *app) root() *cobra.Command {
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 1, // of short names, two letters make any of any
 	}
+	root.SetFlagErrorFunc(flagError)
 	root.AddGroup(
 		&cobra.Group{ID: groupNode, Title: "This machine:"},
 		&cobra.Group{ID: groupWork, Title: "Work:"},
 		&cobra.Group{ID: groupSwarm, Title: "The swarm:"},
 		&cobra.Group{ID: groupOther, Title: "Other:"},
 	)
-	root.SetHelpCommandGroupID(groupOther)
+	root.SetHelpCommand(helpCommand())
 	root.PersistentFlags().StringVar(&a.dataDir, "data", "", "the `DIR` of this machine's node (default: OSTRICH_DATA, or ostrich in your config folder)")
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
@@ -137,22 +140,4 @@ func isTerminal(stream any) bool {
 	}
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// needsSubcommand is the RunE of a command that only groups others.
-func needsSubcommand(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("unknown command %q for %q", args[0], cmd.CommandPath())
-	}
-	return usagef("%q needs a command", cmd.CommandPath())
-}
-
-// exactArgs wants n arguments; what names them.
-func exactArgs(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != n {
-			return fmt.Errorf("%q takes %s", cmd.CommandPath(), what)
-		}
-		return nil
-	}
 }

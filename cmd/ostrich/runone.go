@@ -17,6 +17,8 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run PROG [FLAGS] [-- ARGS]",
 		Short: "Run a program once, somewhere in the swarm: stdin to stdout",
+
+		DisableFlagsInUseLine: true,
 		Long: `Runs a WebAssembly (WASI preview 1) command once, on some machine of the swarm,
 with what comes on stdin here, and puts its output on stdout when it has ended.
 

@@ -20,7 +20,7 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what this machine's node knows of itself and its swarm",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withNode(func(c *control.Client) error {
 				res, err := control.Call(cmd.Context(), c.GetStatus, &wire.GetStatusRequest{})

@@ -44,7 +44,7 @@ stderr. INVITE is a text, a link, CODE@HOST:PORT, or - for stdin.`,
 		Example: `  ostrich up
   ostrich up --join "$INVITE" --name kitchen
   ostrich up --data /tmp/second --public 127.0.0.1:0 --control 127.0.0.1:0 --p2p 127.0.0.1:0`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.up(cmd.Context(), c, labels)
 		},
