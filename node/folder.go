@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/ostrich-legs/ostrich/p2p"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -112,11 +113,19 @@ func (f *folder) remember(m *membership) error {
 	return p2p.WriteFile(f.path("swarm.json"), b)
 }
 
-// forget removes all that ties the folder to a swarm, the device's key
-// included: a key that has left a swarm cannot join it again.
+// forget removes all that ties the folder to a swarm, the logs that were set
+// aside and the device's key included: a key that has left a swarm cannot join
+// it again.
 func (f *folder) forget() error {
-	var problems []error
-	for _, name := range []string{"swarm.json", "raft", "pages", "programs", "work", "peers.json", "key", "control.token", "metrics.token"} {
+	names := []string{"swarm.json", "raft", "pages", "programs", "cache", "work", "peers.json", "key", "control.token", "metrics.token"}
+	all, err := os.ReadDir(f.dir)
+	problems := []error{err}
+	for _, e := range all {
+		if strings.HasPrefix(e.Name(), "raft.") {
+			names = append(names, e.Name())
+		}
+	}
+	for _, name := range names {
 		if err := os.RemoveAll(f.path(name)); err != nil {
 			problems = append(problems, err)
 		}

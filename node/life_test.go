@@ -116,14 +116,18 @@ func TestMembersLeaveAndTheSwarmGoesOn(t *testing.T) {
 	eventually(t, "three vote", func() bool { return len(b.status(t).GetView().GetVoters()) == 3 })
 	// A worker, a member that follows, and the coordinator itself.
 	for _, n := range []*testNode{w, c, a} {
+		if err := os.MkdirAll(filepath.Join(n.dir, "raft.damaged.20260102T030405Z"), 0o700); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := control.Call(t.Context(), n.client.Leave, &wire.LeaveRequest{}); err != nil {
 			t.Fatalf("%s leaves: %v", filepath.Base(n.dir), err)
 		}
 		if err := n.wait(); err != nil {
 			t.Errorf("%s ended with %v", filepath.Base(n.dir), err)
 		}
-		if _, err := os.Stat(filepath.Join(n.dir, "swarm.json")); err == nil {
-			t.Errorf("%s has left, and still remembers the swarm", filepath.Base(n.dir))
+		left, err := os.ReadDir(n.dir)
+		if err != nil || len(left) != 1 || left[0].Name() != "lock" {
+			t.Errorf("%s has left, and still remembers the swarm: %v, %v", filepath.Base(n.dir), left, err)
 		}
 	}
 	eventually(t, "the last member coordinates alone", func() bool {

@@ -1,6 +1,7 @@
 package p2p
 
 import (
+	"cmp"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/time/rate"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 const (
@@ -80,7 +83,7 @@ func (g *gate) vouch(p peer.ID) {
 func (g *gate) refuse(p peer.ID, addr ma.Multiaddr, what string) {
 	g.refused.Add(1)
 	if g.logs.Allow() {
-		g.host.log.Warn("refused", "audit", true, "what", what, "device", deviceID(p), "role", g.host.role(p).String(), "address", addr)
+		g.host.log.Warn("refused", "audit", true, "what", what, "device", deviceID(p), "role", cmp.Or(wire.RoleName(g.host.role(p)), "none"), "address", addr)
 	}
 }
 

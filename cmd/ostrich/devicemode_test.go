@@ -85,7 +85,7 @@ func TestTheDoctorsStatusSaysWhetherThereIsAProblem(t *testing.T) {
 
 func TestTheQuestionBeforeLeavingSaysWhatItCosts(t *testing.T) {
 	members := []string{controltest.Self, controltest.Other, controltest.Third, "another"}
-	for n, want := range map[int]string{1: "only member", 2: "One member is left", 3: "Two members are left", 4: "Take"} {
+	for n, want := range map[int]string{1: "only member: without it the swarm is gone", 2: "One member is left", 3: "Two members are left", 4: "Take"} {
 		s := &wire.Status{DeviceId: controltest.Self, View: &wire.View{Members: members[:n]}}
 		if got := leaveQuestion(s); !strings.HasPrefix(got, want) && !strings.Contains(strings.SplitN(got, "\n", 2)[0], want) {
 			t.Errorf("with %d members it asks %q, want %q in it", n, got, want)

@@ -130,7 +130,9 @@ func (a *app) inviteListCommand() *cobra.Command {
 				if asJSON {
 					return printJSON(a.out, views(res.GetInvites(), inviteView))
 				}
-				return table(a.out, "ID ROLE USES CREATED EXPIRES BY STATE", views(res.GetInvites(), inviteRow))
+				now := time.Now().UnixMilli()
+				row := func(i *wire.Invite) []string { return inviteRow(i, now) }
+				return table(a.out, "ID ROLE USES CREATED EXPIRES BY STATE", views(res.GetInvites(), row))
 			})
 		},
 	}
@@ -138,14 +140,19 @@ func (a *app) inviteListCommand() *cobra.Command {
 	return cmd
 }
 
-func inviteRow(i *wire.Invite) []string {
+func inviteRow(i *wire.Invite, nowMS int64) []string {
 	uses := fmt.Sprintf("%d/%d", i.GetUses(), i.GetMaxUses())
 	if i.GetMaxUses() == 0 {
 		uses = fmt.Sprintf("%d/any", i.GetUses())
 	}
-	state := ""
-	if i.GetRevoked() {
+	state := "open"
+	switch {
+	case i.GetRevoked():
 		state = "revoked"
+	case i.GetMaxUses() > 0 && i.GetUses() >= i.GetMaxUses():
+		state = "used up"
+	case nowMS >= i.GetExpiresAtMs():
+		state = "expired"
 	}
 	return []string{
 		i.GetId(), enum(i.GetRole().String(), "ROLE_", true), uses,

@@ -58,7 +58,7 @@ job has.`,
 		}),
 		a.jobAction("retry", "Run the failed tasks of a job again", func(ctx context.Context, c *control.Client, j *wire.Job) (string, error) {
 			res, err := control.Call(ctx, c.RetryJob, &wire.RetryJobRequest{JobId: j.GetId(), EndedAtMs: j.GetEndedAtMs()})
-			return fmt.Sprintf("runs %d tasks again", res.GetTasks()), err
+			return fmt.Sprintf("runs %s again", count(uint64(res.GetTasks()), "task")), err
 		}),
 		a.jobAction("rm", "Forget a job and its data", func(ctx context.Context, c *control.Client, j *wire.Job) (string, error) {
 			_, err := control.Call(ctx, c.RemoveJob, &wire.RemoveJobRequest{JobId: j.GetId(), CreatedAtMs: j.GetCreatedAtMs()})

@@ -51,7 +51,7 @@ func leaveQuestion(s *wire.Status) string {
 	}
 	switch len(members) {
 	case 1:
-		return "This is the swarm's only member: its jobs and its list of devices are lost.\n" + question
+		return "This is the swarm's only member: without it the swarm is gone, with its jobs and its list of devices.\n" + question
 	case 2:
 		return "One member is left then: if that machine is lost, so are the swarm's jobs and its list of devices.\n" + question
 	case 3:

@@ -115,7 +115,11 @@ func (a *app) dial() (*control.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return control.Dial(dir)
+	c, err := control.Dial(dir)
+	if errors.Is(err, control.ErrNoNode) && a.dataDir != "" {
+		err = fmt.Errorf("%w --data %s", err, a.dataDir) // it ends in the command that starts one
+	}
+	return c, err
 }
 
 // withNode calls f with a client of this machine's node.

@@ -48,5 +48,13 @@ func bytesText(n uint64) string {
 	return fmt.Sprintf("%.1f %s", v, units[i])
 }
 
+// count returns a number of things in words.
+func count[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}
+
 // short returns the last 8 characters of an ID, as lists show it.
 func short(id string) string { return id[max(0, len(id)-8):] }

@@ -127,6 +127,6 @@ func decodeError(ctx context.Context, err error) error {
 	case connect.CodeResourceExhausted, connect.CodeUnimplemented:
 		return wire.Errorf(wire.Code_CODE_INTERNAL, "%s", failed.Message())
 	default:
-		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the connection to the node was lost: %s", failed.Message())
+		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the connection to the node was lost")
 	}
 }

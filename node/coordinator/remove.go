@@ -79,7 +79,7 @@ func (c *Coordinator) mayGo(d *state.Device) error {
 		return nil
 	case d.Role >= wire.Role_ROLE_MEMBER && members == 1:
 		return wire.Errorf(wire.Code_CODE_PRECONDITION,
-			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first", id.Short())
+			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first, or take the other devices out (ostrich device remove NAME)", id.Short())
 	case id == c.cfg.Identity.ID:
 		// The others would cut it off before it could hand over.
 		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "device %s coordinates the swarm: another has to, before it can be removed", id.Short())
