@@ -21,7 +21,7 @@ func flagsLast(root *cobra.Command, args []string) []string {
 			valued["-"+f.Shorthand] = f.NoOptDefVal == ""
 		}
 	})
-	var words, flags []string
+	words, flags := []string{}, []string{} // of none, not nil: cobra takes that for the process's own
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {

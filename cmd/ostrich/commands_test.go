@@ -100,6 +100,30 @@ func TestJSONHasEveryFieldAndNoNull(t *testing.T) {
 	}
 }
 
+func TestTheStateOfAnInvite(t *testing.T) {
+	const now = 1000
+	for want, i := range map[string]*wire.Invite{
+		"open":    {ExpiresAtMs: now + 1, MaxUses: 2, Uses: 1},
+		"used up": {ExpiresAtMs: now + 1, MaxUses: 2, Uses: 2},
+		"expired": {ExpiresAtMs: now, MaxUses: 0, Uses: 7},
+		"revoked": {ExpiresAtMs: now, MaxUses: 1, Uses: 1, Revoked: true},
+	} {
+		row := inviteRow(i, now)
+		if got := row[len(row)-1]; got != want {
+			t.Errorf("%v is %q, want %q", i, got, want)
+		}
+	}
+}
+
+func TestWithoutANodeTheWayOutNamesTheFolder(t *testing.T) {
+	dir := t.TempDir()
+	var out, errOut bytes.Buffer
+	status := run(t.Context(), []string{"status", "--data", dir}, strings.NewReader(""), &out, &errOut)
+	if want := "ostrich up --data " + dir + "\n"; status != exitNoNode || !strings.HasSuffix(errOut.String(), want) {
+		t.Errorf("status %d, %q; want it to end in %q", status, errOut.String(), want)
+	}
+}
+
 func TestWrongUsageIsRefused(t *testing.T) {
 	b := newBox(t)
 	lines := []string{
@@ -111,7 +135,7 @@ func TestWrongUsageIsRefused(t *testing.T) {
 		"map", "map --range 1..2", "map builtin:cat extra", "map builtin:cat --range 5", "map builtin:cat --range 5..1", "map builtin:cat --range 1..99999999",
 		"map builtin:cat --chunk 0", "map builtin:cat --chunk 2G", "map builtin:cat --chunk x", "map builtin:cat --files", "map builtin:cat --null --chunk 1K",
 		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --detach=maybe", "map builtin:cat --priority x", "map builtin:cat --timeout 5", "map builtin:cat --memory 0",
-		"map builtin:cat --env novalue", "map builtin:cat --require nonsense", "map builtin:cat --id a/b", "map builtin:cat --verify 2", "map builtin:cat --keep x",
+		"map builtin:cat --env novalue", "map builtin:cat --env OSTRICH_INDEX=1", "map builtin:cat --require nonsense", "map builtin:cat --id a/b", "map builtin:cat --verify 2", "map builtin:cat --keep x",
 		"map builtin:cat --max-output 2G", "map builtin:cat --detach --json", "run", "run builtin:cat extra", "run builtin:cat --range 1..2", "run builtin:cat --keep-going",
 		"completion", "completion tcsh", "version extra", "leave", "down extra", "device rename x", "demo extra", "logs extra", "logs -x",
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,10 +60,9 @@ func (f *specFlags) add(cmd *cobra.Command, retries uint32) {
 
 // spec returns what the flags say, without the program.
 func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
-	for _, kv := range f.env {
-		if _, _, err := parsePair(kv, "K=V, as --env wants it"); err != nil {
-			return nil, &usageError{err}
-		}
+	env, err := environment(f.env)
+	if err != nil {
+		return nil, err
 	}
 	if f.maxOutput.v > wire.MaxBlob>>20 {
 		return nil, usagef("--max-output %d: at most %d MiB", f.maxOutput.v, wire.MaxBlob>>20)
@@ -73,7 +73,7 @@ func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
 		}
 	}
 	s := &wire.JobSpec{
-		Args: args, Env: f.env, Retries: f.retries, TimeoutMs: max(1, f.timeout.v.Milliseconds()),
+		Args: args, Env: env, Retries: f.retries, TimeoutMs: max(1, f.timeout.v.Milliseconds()),
 		MemoryMib: uint32(f.memory.v), MaxOutputBytes: f.maxOutput.v << 20, Priority: f.priority,
 		Detached: f.detach,
 	}
@@ -89,6 +89,22 @@ func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
 		}
 	}
 	return s, nil
+}
+
+// environment returns what --env gives: of a name that is given twice the last.
+func environment(pairs []string) (env []string, err error) {
+	for _, pair := range pairs {
+		key, _, err := parsePair(pair, "K=V, as --env wants it")
+		if err != nil {
+			return nil, &usageError{err}
+		}
+		if key == "OSTRICH_INDEX" {
+			return nil, usagef("--env %s: OSTRICH_INDEX is the number of the input, which every task is told", pair)
+		}
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, key+"=") })
+		env = append(env, pair)
+	}
+	return env, nil
 }
 
 func require(to *wire.Requirements, what string) error {

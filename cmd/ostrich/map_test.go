@@ -188,7 +188,7 @@ func TestOutWritesFilesOfWhatSucceeded(t *testing.T) {
 func TestFlagsBecomeTheSpec(t *testing.T) {
 	b := newBox(t)
 	status, out, errOut := b.call(t, "", strings.Fields("map builtin:upper --range 1..3 --detach --id j --keep 7d --keep-going --retries 5 --timeout 1m30s --memory 64 --max-output 1 "+
-		"--env A=1 --env B=x=y --priority -3 --max-in-flight 9 --require native --require zone=a -- -v --keep x")...)
+		"--env B=0 --env A=1 --env B=x=y --priority -3 --max-in-flight 9 --require native --require zone=a -- -v --keep x")...)
 	if status != 0 || out != "j\n" {
 		t.Fatalf("status %d, %q %q", status, out, errOut)
 	}
