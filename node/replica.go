@@ -212,7 +212,7 @@ func (n *node) waitsForLog() string {
 		return *note
 	}
 	if g.Status().Last == 0 {
-		return "the log of this member is empty"
+		return "this member has no log yet"
 	}
 	return ""
 }

@@ -147,8 +147,11 @@ func (a *app) follow(ctx context.Context, c *control.Client, o control.MapOption
 		return nil
 	}
 	outcome := jobOutcome(job, w.failed)
-	if outcome == nil {
+	switch {
+	case outcome == nil:
 		a.acknowledge(ctx, c, o.JobID)
+	case o.Resume && job.GetState() == wire.JobState_JOB_STATE_CANCELLED:
+		outcome = fmt.Errorf("%w; to begin anew, give another --id, or first say: ostrich job rm %s", outcome, o.JobID)
 	}
 	return outcome
 }

@@ -295,6 +295,12 @@ func TestAnInterruptCancelsTheJob(t *testing.T) {
 		if job := b.service.Job("j"); command == "map" && job.GetState() != wire.JobState_JOB_STATE_CANCELLED {
 			t.Errorf("the job is %v", job.GetState())
 		}
+		if command == "map" {
+			_, _, errOut = b.call(t, "a\n", command, "builtin:cat", "--id", "j")
+			if !strings.Contains(errOut, "ostrich job rm j") {
+				t.Errorf("the same again says %q, and not how to begin anew", errOut)
+			}
+		}
 	}
 }
 
