@@ -464,6 +464,9 @@ func TestSweeping(t *testing.T) {
 		return strings.Join(list, " ")
 	}
 	w.nowMS += hourMS - 1
+	if now := w.nowMS; w.s.SweepDue(now) || !w.s.SweepDue(now+1) {
+		t.Errorf("a sweep is due: %v, and a moment later: %v; want it when the short one's time is over", w.s.SweepDue(now), w.s.SweepDue(now+1))
+	}
 	w.must(&wire.Sweep{})
 	if j := w.s.Job("idle"); j.Ended() || ids() != "idle detached short attached" {
 		t.Errorf("swept early: %s", ids())

@@ -25,7 +25,7 @@ func (s *State) sweep() {
 		}
 	}
 	s.jobOrder = slices.DeleteFunc(s.jobOrder, func(j *Job) bool {
-		due := j.Ended() && s.nowMS-j.endedMS >= keepMS(j.spec)
+		due := keptLongEnough(j, s.nowMS)
 		if due {
 			s.forgetJob(j)
 		}
@@ -33,6 +33,17 @@ func (s *State) sweep() {
 	})
 	s.forgetPrograms()
 	s.forgetInvites()
+}
+
+// SweepDue reports whether a sweep at a time would forget a job: an idle swarm
+// needs no other one soon.
+func (s *State) SweepDue(nowMS int64) bool {
+	return slices.ContainsFunc(s.jobOrder, func(j *Job) bool { return keptLongEnough(j, nowMS) })
+}
+
+// keptLongEnough reports whether a job has ended so long ago that it goes.
+func keptLongEnough(j *Job, nowMS int64) bool {
+	return j.Ended() && nowMS-j.endedMS >= keepMS(j.spec)
 }
 
 // keepMS returns how long after its end a job is kept.

@@ -32,7 +32,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 			c.recordProfiles(ctx)
 			nextPresence = now.Add(heartbeatEvery)
 		}
-		if now.After(nextSweep) {
+		if now.After(nextSweep) || c.sweepDue(now) {
 			c.sweep(ctx)
 			nextSweep = now.Add(sweepEvery)
 		}
@@ -124,6 +124,12 @@ func (c *Coordinator) sweep(ctx context.Context) {
 	for _, id := range open {
 		c.follow(id)
 	}
+}
+
+// sweepDue reports whether the time of a job is over that --keep gave it.
+func (c *Coordinator) sweepDue(now time.Time) (due bool) {
+	c.cfg.Group.Read(func(s *state.State) { due = s.SweepDue(now.UnixMilli()) })
+	return due
 }
 
 // correctSpeeds compares what each device takes for the tasks of a job with

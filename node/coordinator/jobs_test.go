@@ -157,6 +157,23 @@ func TestARetryRunsTheFailedTasksAgain(t *testing.T) {
 	})
 }
 
+func TestADetachedJobIsKeptAsLongAsItSaysAndNotLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		client := h.dial(h.founder, 0)
+		h.worker(2, 1).serve(func(uint32) error { return nil })
+		id := client.submit(1, func(s *wire.JobSpec) { s.Detached, s.KeepMs = true, 20_000 })
+		client.results(id, true)
+		time.Sleep(19 * time.Second)
+		client.job(id)
+		time.Sleep(3 * time.Second)
+		_, err := client.conn.Call(t.Context(), &wire.Request{Kind: &wire.Request_GetJob{GetJob: &wire.GetJobRequest{JobId: string(id)}}})
+		if wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
+			t.Errorf("after its time the job is there: %v", err)
+		}
+	})
+}
+
 func TestAReaderLearnsThatItsJobWasRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
