@@ -117,7 +117,7 @@ func (f *folder) remember(m *membership) error {
 // aside and the device's key included: a key that has left a swarm cannot join
 // it again.
 func (f *folder) forget() error {
-	names := []string{"swarm.json", "raft", "pages", "programs", "cache", "work", "peers.json", "key", "control.token", "metrics.token"}
+	names := []string{"swarm.json", "raft", "pages", "programs", "work", "peers.json", "ports.json", "key", "control.token", "metrics.token"}
 	all, err := os.ReadDir(f.dir)
 	problems := []error{err}
 	for _, e := range all {

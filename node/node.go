@@ -171,6 +171,7 @@ func (n *node) open(ctx context.Context) error {
 	if n.host, err = p2p.New(p2p.Config{
 		Key:       key,
 		Listen:    n.cfg.P2P,
+		LastPort:  n.folder.ports().P2P,
 		MDNS:      !n.cfg.NoMDNS,
 		Role:      n.roleOf,
 		Removed:   n.wasRemoved,
@@ -181,6 +182,9 @@ func (n *node) open(ctx context.Context) error {
 	}
 	if n.public, err = newPublicServer(n); err != nil {
 		return err
+	}
+	if err := n.folder.rememberPorts(ports{P2P: n.host.Port(), Public: portOf(n.public.listener)}); err != nil {
+		n.log.Warn("the ports of this node were not remembered", "err", err)
 	}
 	n.control = control.NewServer(control.ServerConfig{
 		Service: &service{node: n},

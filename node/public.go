@@ -46,7 +46,7 @@ func newPublicServer(n *node) (*publicServer, error) {
 			return nil, err
 		}
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := listenAgain(address, n.folder.ports().Public)
 	if err != nil {
 		return nil, wire.Errorf(wire.Code_CODE_CONFLICT,
 			"the public address %s cannot be used (%v); name another with --public HOST:PORT, port 0 for any free one", address, rootCause(err))

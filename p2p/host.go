@@ -38,6 +38,8 @@ type Config struct {
 	Key ed25519.PrivateKey
 	// Listen is the HOST:PORT of TCP and QUIC; "" means DefaultListen.
 	Listen string
+	// LastPort is tried first where Listen leaves the port open; 0 for none.
+	LastPort uint16
 	// MDNS announces this node on the LAN and looks for members there.
 	MDNS bool
 	// Swarm may be set here or given to Start.
@@ -144,7 +146,7 @@ func newHost(cfg Config, t timing) (*Host, error) {
 		return nil, err
 	}
 	h.self = h.stack.swarm.LocalPeer()
-	if err := h.stack.listen(plan); err != nil {
+	if err := h.stack.listen(plan, cfg.LastPort); err != nil {
 		h.cancel()
 		h.stack.close()
 		return nil, err

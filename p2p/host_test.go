@@ -191,6 +191,28 @@ func TestCloseWaitsForHandlersAndMayBeRepeated(t *testing.T) {
 	}
 }
 
+func TestWhereAnyPortWillDoTheLastOneIsTakenIfItIsFree(t *testing.T) {
+	cfg := Config{Key: newKey(t), Listen: "127.0.0.1:0"}
+	open := func() *Host {
+		t.Helper()
+		h, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	}
+	first := open()
+	cfg.LastPort = first.Port()
+	if other := open(); other.Port() == first.Port() || other.Port() == 0 {
+		t.Errorf("a host beside that on port %d is on %d", first.Port(), other.Port())
+	}
+	first.Close()
+	if again := open(); again.Port() != cfg.LastPort {
+		t.Errorf("the port was %d, and after a restart it is %d", cfg.LastPort, again.Port())
+	}
+}
+
 func TestAPortInUseIsNamedWithTheWayOut(t *testing.T) {
 	reg := newRegistry()
 	a := testHost(t, reg)

@@ -92,9 +92,16 @@ func (p listenPlan) everywhere() bool {
 }
 
 // listen opens the plan's sockets: TCP and QUIC on one number for each address.
-func (s *stack) listen(plan listenPlan) error {
+// Where the plan leaves that open it is the one before, if that is free.
+func (s *stack) listen(plan listenPlan, before uint16) error {
 	if plan.port != 0 {
 		return s.listenOn(plan, plan.port)
+	}
+	if before != 0 {
+		if s.listenOn(plan, before) == nil {
+			return nil
+		}
+		s.swarm.ListenClose(s.swarm.ListenAddresses()...)
 	}
 	var last error
 	for range freePortTries {
@@ -174,6 +181,17 @@ func freePort(plan listenPlan) (uint16, error) {
 		return 0, err
 	}
 	return port, udp.Close()
+}
+
+// Port returns the number that this host listens on, for TCP and QUIC.
+func (h *Host) Port() uint16 {
+	for _, addr := range h.stack.swarm.ListenAddresses() {
+		if text, err := addr.ValueForProtocol(ma.P_TCP); err == nil {
+			port, _ := strconv.ParseUint(text, 10, 16) // a multiaddr holds no other
+			return uint16(port)
+		}
+	}
+	return 0
 }
 
 // Addresses returns the multiaddrs, /p2p/ID at their end, under which others

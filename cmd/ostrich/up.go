@@ -78,7 +78,7 @@ func (a *app) joinCommand() *cobra.Command {
 func nodeFlags(cmd *cobra.Command, c *node.Config, labels *[]string) {
 	flags := cmd.Flags()
 	flags.StringVar(&c.Name, "name", "", "the device's name, `N` (default: the host's)")
-	flags.StringVar(&c.Public, "public", c.Public, "`HOST:PORT` of the join page; port 0 means any free one")
+	flags.StringVar(&c.Public, "public", c.Public, "`HOST:PORT` of the join page; port 0 means any free one, the last one first")
 	flags.StringVar(&c.TLSCert, "tls-cert", "", "serve the join page over https, with the certificate in `FILE` (PEM)")
 	flags.StringVar(&c.TLSKey, "tls-key", "", "the certificate's key, in `FILE` (PEM)")
 	flags.StringVar(&c.Control, "control", c.Control, "`HOST:PORT` of the API")
