@@ -26,7 +26,7 @@ func (c *Client) PutProgram(ctx context.Context, name string, module io.ReadSeek
 		return nil, fmt.Errorf("reading the program %s: %w", name, err)
 	}
 	if size > wire.MaxProgram {
-		return nil, wire.Errorf(wire.Code_CODE_INVALID, "the program %s has %d bytes: at most %d are allowed", name, size, wire.MaxProgram)
+		return nil, wire.Errorf(wire.Code_CODE_INVALID, "it has %d bytes: a program has at most %d", size, wire.MaxProgram)
 	}
 	if _, err := module.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("reading the program %s: %w", name, err)

@@ -12,8 +12,9 @@ const (
 	// DefaultPatience is how long a map that has begun waits for a swarm
 	// without a quorum.
 	DefaultPatience = 10 * time.Minute
-	// nodePatience is how long it waits for its own node to come back.
-	nodePatience = 15 * time.Second
+	// nodePatience is how long it waits for its own node to come back: one that
+	// is started again within 15 s has time to start.
+	nodePatience = 20 * time.Second
 	// firstPause and lastPause bound the back-off.
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
@@ -22,7 +23,7 @@ const (
 // Patience says how calls are repeated while the swarm cannot answer.
 type Patience struct {
 	// Limit is how long to go on; 0 means DefaultPatience. A node that is gone
-	// is waited for at most 15 s.
+	// is waited for at most 20 s.
 	Limit time.Duration
 	// Waiting, if not nil, is told what is waited for, each time a call fails,
 	// and nil when one got through again. It may be called concurrently.
