@@ -41,7 +41,8 @@ its number, from 0, in OSTRICH_INDEX. A failed task prints nothing on stdout; it
 stderr comes on stderr, after "task INDEX: ".
 
 Ctrl-C cancels the job. A map that was cut off otherwise goes on with the same
-command, if it had an --id. Exit status: 0, or 3 when some tasks failed.`,
+command, if it had an --id; its job is kept for a day after its end, or until
+"ostrich job rm ID". Exit status: 0, or 3 when some tasks failed.`,
 		Example: `  ostrich map builtin:upper < words.txt
   ostrich map render.wasm --range 1..500 --out frames -- --width 640
   ostrich map builtin:wordcount --files src
@@ -143,13 +144,13 @@ func (a *app) follow(ctx context.Context, c *control.Client, o control.MapOption
 	}
 	if w.raw && w.failed > 0 {
 		// A run: its one task is all there is to say.
-		a.acknowledge(ctx, c, o.JobID)
+		a.acknowledge(ctx, c, o)
 		return nil
 	}
 	outcome := jobOutcome(job, w.failed)
 	switch {
 	case outcome == nil:
-		a.acknowledge(ctx, c, o.JobID)
+		a.acknowledge(ctx, c, o)
 	case o.Resume && job.GetState() == wire.JobState_JOB_STATE_CANCELLED:
 		outcome = fmt.Errorf("%w; to begin anew, give another --id, or first say: ostrich job rm %s", outcome, o.JobID)
 	}
@@ -157,10 +158,14 @@ func (a *app) follow(ctx context.Context, c *control.Client, o control.MapOption
 }
 
 // acknowledge frees the swarm of a job whose results are safe here. That it
-// fails costs space for a day and is nobody's concern.
-func (a *app) acknowledge(ctx context.Context, c *control.Client, id wire.JobID) {
-	if err := c.Acknowledge(ctx, id); err != nil && !control.Transient(err) && ctx.Err() == nil && wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
-		a.notice("job %s is done, but the swarm still keeps it: %v", id.Short(), err)
+// fails costs space for a day and is nobody's concern. A job that was given an
+// ID stays that long: the same command attaches to it, another is refused.
+func (a *app) acknowledge(ctx context.Context, c *control.Client, o control.MapOptions) {
+	if o.Resume {
+		return
+	}
+	if err := c.Acknowledge(ctx, o.JobID); err != nil && !control.Transient(err) && ctx.Err() == nil && wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
+		a.notice("job %s is done, but the swarm still keeps it: %v", o.JobID.Short(), err)
 	}
 }
 

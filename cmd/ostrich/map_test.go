@@ -97,13 +97,28 @@ func TestOutputsAreLines(t *testing.T) {
 
 func TestAMapThatIsDoneIsAcknowledged(t *testing.T) {
 	b := newBox(t)
-	b.call(t, "a\n", "map", "builtin:cat", "--id", "j")
-	if b.service.Job("j") != nil {
-		t.Error("the job is still there")
+	b.call(t, "a\n", "map", "builtin:cat")
+	b.call(t, "a\n", "run", "builtin:cat")
+	if n := b.service.Calls("RemoveJob"); n != 2 {
+		t.Errorf("of a map and a run that are done %d are acknowledged", n)
 	}
 	b.call(t, "a\n", "map", "builtin:cat", "--id", "kept", "--detach")
 	if b.service.Job("kept") == nil {
 		t.Error("the detached job is gone")
+	}
+}
+
+func TestTheIDOfAMapThatIsDoneAttachesStill(t *testing.T) {
+	for _, command := range []string{"map", "run"} {
+		b := newBox(t)
+		for range 2 {
+			if status, out, errOut := b.call(t, "a\n", command, "builtin:cat", "--id", "j"); status != 0 || out != "a\n" {
+				t.Errorf("%s: status %d, %q, %s", command, status, out, errOut)
+			}
+		}
+		if status, out, _ := b.call(t, "a\n", command, "builtin:upper", "--id", "j"); status == 0 || out != "" {
+			t.Errorf("%s of another program under that ID: status %d, %q", command, status, out)
+		}
 	}
 }
 
