@@ -25,7 +25,7 @@ func (s *State) submitJob(actor wire.DeviceID, op *wire.SubmitJob) (OpResult, er
 	}
 	if j := s.jobs[id]; j != nil {
 		if !proto.Equal(j.spec, op.GetSpec()) {
-			return OpResult{}, wire.Errorf(wire.Code_CODE_CONFLICT, "there is a job %s already, with another program or other flags", id)
+			return OpResult{}, wire.Errorf(wire.Code_CODE_CONFLICT, "there is a job %s already, with another program or other flags: give another --id, or remove that one (ostrich job rm %s)", id, id)
 		}
 		s.offerSegments(inputs.GetSegments())
 		return OpResult{Total: j.total, Attached: true}, nil
