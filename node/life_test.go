@@ -170,6 +170,34 @@ func TestMembersLeaveAndTheSwarmGoesOn(t *testing.T) {
 	}
 }
 
+func TestAnAdminTakesTheCoordinatorOut(t *testing.T) {
+	for members, voters := range map[int]int{2: 1, 3: 3} {
+		dir := t.TempDir()
+		a := start(t, filepath.Join(dir, "a"), "")
+		b := start(t, filepath.Join(dir, "b"), a.invite(t, wire.Role_ROLE_ADMIN))
+		if members == 3 {
+			start(t, filepath.Join(dir, "c"), a.invite(t, wire.Role_ROLE_MEMBER))
+		}
+		eventually(t, "all are known, and who is to votes", func() bool {
+			v := b.status(t).GetView()
+			return len(v.GetMembers()) == members && len(v.GetVoters()) == voters && len(v.GetVoters())+len(v.GetStandbys()) == members
+		})
+		if got := b.status(t).GetView().GetCoordinator(); got != a.status(t).GetDeviceId() {
+			t.Skipf("a busy machine: %s coordinates", got)
+		}
+		if _, err := control.Call(t.Context(), b.client.RemoveDevice, &wire.RemoveDeviceRequest{DeviceId: a.status(t).GetDeviceId()}); err != nil {
+			t.Errorf("of %d members the coordinator is not removed: %v", members, err)
+			continue
+		}
+		if err := a.wait(); wire.CodeOf(err) != wire.Code_CODE_REMOVED {
+			t.Errorf("the removed node ended with %v", err)
+		}
+		if got := b.mapLines(t, "cat", []string{"still here"}); len(got) != 1 || got[0] != "still here\n" {
+			t.Errorf("the swarm computes %q", got)
+		}
+	}
+}
+
 func TestTheLastMemberStaysWhileThereAreOthers(t *testing.T) {
 	dir := t.TempDir()
 	a := start(t, filepath.Join(dir, "a"), "")

@@ -124,6 +124,9 @@ func (n *node) prefersNotToLead(g *openGroup) string {
 	case n.disk.low.Load():
 		return "the disk of this device is almost full"
 	}
+	if c := n.lead.Load(); c != nil && c.ToBeRemoved() {
+		return "this device is to be taken out of the swarm"
+	}
 	switch n.mode(g) {
 	case wire.DeviceMode_DEVICE_MODE_DRAINING:
 		return "this device is draining"

@@ -123,6 +123,7 @@ type Coordinator struct {
 	started    time.Time
 	done       doneRate
 	ended      bool
+	removal    time.Time // when somebody last asked to take this node out
 	// expelled are the sessions of devices that removed themselves: they end
 	// when the answer has had time to arrive.
 	expelled []*device

@@ -8,6 +8,10 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
+// removalPatience is how long this node tries to hand over after somebody asked
+// to take it out: a little longer than they wait.
+const removalPatience = 10 * time.Second
+
 // removeDevice takes a device out of the swarm for ever: itself, which is to
 // leave, or, for an admin, any. Asked again it changes nothing.
 func (a asker) removeDevice(ctx context.Context, r *wire.RemoveDeviceRequest) (*wire.RemoveDeviceResponse, error) {
@@ -81,10 +85,33 @@ func (c *Coordinator) mayGo(d *state.Device) error {
 		return wire.Errorf(wire.Code_CODE_PRECONDITION,
 			"device %s is the only member: without it nobody would remember the swarm. Add a member with \"ostrich invite --role member\" first, or take the other devices out (ostrich device remove NAME)", id.Short())
 	case id == c.cfg.Identity.ID:
-		// The others would cut it off before it could hand over.
-		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "device %s coordinates the swarm: another has to, before it can be removed", id.Short())
+		return c.handOverFirst()
 	}
 	return c.cfg.Group.CanLose(id)
+}
+
+// handOverFirst is the answer to those who take this node itself out, unless
+// the others could not go on: they would cut it off before it could hand over.
+// It does that soon, see ToBeRemoved, and they ask its successor.
+func (c *Coordinator) handOverFirst() error {
+	id := c.cfg.Identity.ID
+	if len(c.cfg.Group.Voters()) > 1 { // else a standby takes over
+		if err := c.cfg.Group.CanLose(id); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.removal = time.Now()
+	return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "device %s coordinates the swarm: another has to, before it can be removed", id.Short())
+}
+
+// ToBeRemoved reports whether somebody waits for another node to coordinate, so
+// that this one can be taken out of the swarm.
+func (c *Coordinator) ToBeRemoved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.removal.IsZero() && time.Since(c.removal) < removalPatience
 }
 
 // countRole counts the devices that have a role or one above it.
