@@ -64,6 +64,9 @@ func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.memory.v > wire.MaxMemoryMiB {
+		return nil, usagef("--memory %d: at most %d MiB", f.memory.v, wire.MaxMemoryMiB)
+	}
 	if f.maxOutput.v > wire.MaxBlob>>20 {
 		return nil, usagef("--max-output %d: at most %d MiB", f.maxOutput.v, wire.MaxBlob>>20)
 	}

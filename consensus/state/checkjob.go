@@ -9,7 +9,6 @@ import (
 // Bounds of a job's spec.
 const (
 	maxRetries   = 1000
-	maxMemoryMiB = 4096 // all that a 32-bit WebAssembly memory can hold
 	maxTimeoutMS = 366 * dayMS
 	maxKeepMS    = 3660 * dayMS
 )
@@ -35,8 +34,8 @@ func checkSpec(spec *wire.JobSpec) error {
 		return invalid("%d retries: at most %d are allowed", spec.GetRetries(), maxRetries)
 	case spec.GetTimeoutMs() < 0 || spec.GetTimeoutMs() > maxTimeoutMS:
 		return invalid("a time-out of %d ms: at most %d are allowed", spec.GetTimeoutMs(), int64(maxTimeoutMS))
-	case spec.GetMemoryMib() > maxMemoryMiB:
-		return invalid("%d MiB of memory for a task: at most %d are allowed", spec.GetMemoryMib(), maxMemoryMiB)
+	case spec.GetMemoryMib() > wire.MaxMemoryMiB:
+		return invalid("%d MiB of memory for a task: at most %d are allowed", spec.GetMemoryMib(), wire.MaxMemoryMiB)
 	case spec.GetMaxOutputBytes() > wire.MaxBlob:
 		return invalid("an output of up to %d bytes: at most %d are allowed", spec.GetMaxOutputBytes(), wire.MaxBlob)
 	case spec.GetKeepMs() < 0 || spec.GetKeepMs() > maxKeepMS:

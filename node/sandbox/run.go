@@ -14,8 +14,6 @@ const (
 	// windowTasks and windowBytes bound what is sent ahead to a child.
 	windowTasks = 256
 	windowBytes = 1 << 20
-	// maxMemoryMiB is all that a 32-bit program can use.
-	maxMemoryMiB = 4096
 )
 
 // Run takes one slot, for which it waits, runs the tasks there in their order,
@@ -111,7 +109,7 @@ func (b *batch) bounded(i int) (Task, error) {
 	if t.MemoryMiB == 0 {
 		t.MemoryMiB = wire.DefaultMemoryMiB
 	}
-	t.MemoryMiB = min(t.MemoryMiB, maxMemoryMiB)
+	t.MemoryMiB = min(t.MemoryMiB, wire.MaxMemoryMiB)
 	if t.MaxOutput == 0 {
 		t.MaxOutput = wire.DefaultMaxOutput
 	}

@@ -50,6 +50,10 @@ const (
 	MaxArgs = 64 << 10
 )
 
+// MaxMemoryMiB is all the memory of a task: a 32-bit WebAssembly memory holds no
+// more.
+const MaxMemoryMiB = 4096
+
 // Defaults of a task.
 const (
 	DefaultMemoryMiB = 256
