@@ -134,7 +134,7 @@ func TestWrongUsageIsRefused(t *testing.T) {
 		"join", "join a b", "invite --qr x.gif", "invite --role king", "invite --ttl soon", "invite --ttl 0s", "invite --uses -1", "invite nonsense", "invite revoke",
 		"map", "map --range 1..2", "map builtin:cat extra", "map builtin:cat --range 5", "map builtin:cat --range 5..1", "map builtin:cat --range 1..99999999",
 		"map builtin:cat --chunk 0", "map builtin:cat --chunk 2G", "map builtin:cat --chunk x", "map builtin:cat --files", "map builtin:cat --null --chunk 1K",
-		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --detach=maybe", "map builtin:cat --priority x", "map builtin:cat --timeout 5", "map builtin:cat --memory 0", "map builtin:cat --memory 5000",
+		"map builtin:cat --ordered --unordered", "map builtin:cat --retries -1", "map builtin:cat --detach=maybe", "map builtin:cat --priority x", "map builtin:cat --timeout 5", "map builtin:cat --memory 0", "map builtin:cat --memory 5000", "map builtin:cat --retries 1001", "map builtin:cat --timeout 367d", "run builtin:cat --keep 9999d", "run builtin:cat --require native --require browser",
 		"map builtin:cat --env novalue", "map builtin:cat --env OSTRICH_INDEX=1", "map builtin:cat --require nonsense", "map builtin:cat --id a/b", "map builtin:cat --verify 2", "map builtin:cat --keep x",
 		"map builtin:cat --max-output 2G", "map builtin:cat --detach --json", "run", "run builtin:cat extra", "run builtin:cat --range 1..2", "run builtin:cat --keep-going",
 		"completion", "completion tcsh", "version extra", "leave", "down extra", "device rename x", "demo extra", "logs extra", "logs -x",

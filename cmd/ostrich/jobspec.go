@@ -64,16 +64,8 @@ func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.memory.v > wire.MaxMemoryMiB {
-		return nil, usagef("--memory %d: at most %d MiB", f.memory.v, wire.MaxMemoryMiB)
-	}
-	if f.maxOutput.v > wire.MaxBlob>>20 {
-		return nil, usagef("--max-output %d: at most %d MiB", f.maxOutput.v, wire.MaxBlob>>20)
-	}
-	if f.id != "" {
-		if err := wire.JobID(f.id).Check(); err != nil {
-			return nil, usagef("--id %s: %w", f.id, err)
-		}
+	if err := f.check(); err != nil {
+		return nil, err
 	}
 	s := &wire.JobSpec{
 		Args: args, Env: env, Retries: f.retries, TimeoutMs: max(1, f.timeout.v.Milliseconds()),
@@ -92,6 +84,29 @@ func (f *specFlags) spec(args []string) (*wire.JobSpec, error) {
 		}
 	}
 	return s, nil
+}
+
+// check refuses what no job may have.
+func (f *specFlags) check() error {
+	switch {
+	case f.retries > wire.MaxRetries:
+		return usagef("--retries %d: at most %d", f.retries, wire.MaxRetries)
+	case f.timeout.v > wire.MaxTimeout:
+		return usagef("--timeout %s: at most %s", &f.timeout, &durationFlag{wire.MaxTimeout})
+	case f.memory.v > wire.MaxMemoryMiB:
+		return usagef("--memory %d: at most %d MiB", f.memory.v, wire.MaxMemoryMiB)
+	case f.maxOutput.v > wire.MaxBlob>>20:
+		return usagef("--max-output %d: at most %d MiB", f.maxOutput.v, wire.MaxBlob>>20)
+	case f.keep.v > wire.MaxKeep:
+		return usagef("--keep %s: at most %s", &f.keep, &durationFlag{wire.MaxKeep})
+	case slices.Contains(f.require, "native") && slices.Contains(f.require, "browser"):
+		return usagef("--require: no device is both native and a browser")
+	case f.id != "":
+		if err := wire.JobID(f.id).Check(); err != nil {
+			return usagef("--id %s: %w", f.id, err)
+		}
+	}
+	return nil
 }
 
 // environment returns what --env gives: of a name that is given twice the last.

@@ -6,13 +6,6 @@ import (
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
-// Bounds of a job's spec.
-const (
-	maxRetries   = 1000
-	maxTimeoutMS = 366 * dayMS
-	maxKeepMS    = 3660 * dayMS
-)
-
 const (
 	hourMS = 60 * 60 * 1000
 	dayMS  = 24 * hourMS
@@ -30,16 +23,16 @@ func checkSpec(spec *wire.JobSpec) error {
 		return err
 	}
 	switch {
-	case spec.GetRetries() > maxRetries:
-		return invalid("%d retries: at most %d are allowed", spec.GetRetries(), maxRetries)
-	case spec.GetTimeoutMs() < 0 || spec.GetTimeoutMs() > maxTimeoutMS:
-		return invalid("a time-out of %d ms: at most %d are allowed", spec.GetTimeoutMs(), int64(maxTimeoutMS))
+	case spec.GetRetries() > wire.MaxRetries:
+		return invalid("%d retries: at most %d are allowed", spec.GetRetries(), wire.MaxRetries)
+	case spec.GetTimeoutMs() < 0 || spec.GetTimeoutMs() > wire.MaxTimeout.Milliseconds():
+		return invalid("a time-out of %d ms: at most %d are allowed", spec.GetTimeoutMs(), wire.MaxTimeout.Milliseconds())
 	case spec.GetMemoryMib() > wire.MaxMemoryMiB:
 		return invalid("%d MiB of memory for a task: at most %d are allowed", spec.GetMemoryMib(), wire.MaxMemoryMiB)
 	case spec.GetMaxOutputBytes() > wire.MaxBlob:
 		return invalid("an output of up to %d bytes: at most %d are allowed", spec.GetMaxOutputBytes(), wire.MaxBlob)
-	case spec.GetKeepMs() < 0 || spec.GetKeepMs() > maxKeepMS:
-		return invalid("keeping a job for %d ms: at most %d are allowed", spec.GetKeepMs(), int64(maxKeepMS))
+	case spec.GetKeepMs() < 0 || spec.GetKeepMs() > wire.MaxKeep.Milliseconds():
+		return invalid("keeping a job for %d ms: at most %d are allowed", spec.GetKeepMs(), wire.MaxKeep.Milliseconds())
 	case spec.GetRequire().GetNative() && spec.GetRequire().GetBrowser():
 		return invalid("no device is both native and a browser")
 	}

@@ -64,7 +64,7 @@ func TestSubmitsAreRefused(t *testing.T) {
 		"a variable without value": func(s *wire.SubmitJob) { s.Spec.Env = []string{"A"} },
 		"a variable without name":  func(s *wire.SubmitJob) { s.Spec.Env = []string{"=A"} },
 		"a variable in Latin-1":    func(s *wire.SubmitJob) { s.Spec.Env = []string{"A=\xfc"} },
-		"many retries":             func(s *wire.SubmitJob) { s.Spec.Retries = maxRetries + 1 },
+		"many retries":             func(s *wire.SubmitJob) { s.Spec.Retries = wire.MaxRetries + 1 },
 		"a negative time-out":      func(s *wire.SubmitJob) { s.Spec.TimeoutMs = -1 },
 		"a long time-out":          func(s *wire.SubmitJob) { s.Spec.TimeoutMs = math.MaxInt64 },
 		"much memory":              func(s *wire.SubmitJob) { s.Spec.MemoryMib = 4097 },

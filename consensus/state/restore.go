@@ -254,7 +254,7 @@ func (d *decoder) failures(j *Job) {
 	before := -1
 	for n := d.limited("the number of failures", wire.MaxTasks); n > 0 && d.err == nil; n-- {
 		i := uint32(d.limited("the index of a task", wire.MaxTasks))
-		times := uint16(d.limited("the failures of a task", maxRetries+1))
+		times := uint16(d.limited("the failures of a task", wire.MaxRetries+1))
 		d.expect(int(i) > before && i < j.total && times > 0, "failures are out of order")
 		d.expect(!j.TaskDone(i) || j.TaskFailed(i), "a completed task has failures")
 		if j.failures == nil {

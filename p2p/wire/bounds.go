@@ -50,9 +50,14 @@ const (
 	MaxArgs = 64 << 10
 )
 
-// MaxMemoryMiB is all the memory of a task: a 32-bit WebAssembly memory holds no
-// more.
-const MaxMemoryMiB = 4096
+// Bounds of what a job may ask for. A 32-bit WebAssembly memory holds no more
+// than MaxMemoryMiB.
+const (
+	MaxMemoryMiB = 4096
+	MaxRetries   = 1000
+	MaxTimeout   = 366 * 24 * time.Hour
+	MaxKeep      = 3660 * 24 * time.Hour
+)
 
 // Defaults of a task.
 const (
