@@ -108,6 +108,10 @@ func FormatOf(op *wire.Op) uint32 {
 		if k.UpdateDevice.GetProfile().GetReplica() != "" {
 			return 2
 		}
+	case *wire.Op_PurgeJob:
+		if k.PurgeJob.GetKeepRecord() {
+			return 2
+		}
 	}
 	return 1
 }
@@ -146,10 +150,10 @@ func (s *State) applyOp(format uint32, op *wire.Op) (OpResult, error) {
 			return OpResult{}, s.raiseGeneration(wire.DeviceID(op.GetActor()), k.RaiseGeneration)
 		}
 	}
-	return s.applyJobOp(actor, op)
+	return s.applyJobOp(format, actor, op)
 }
 
-func (s *State) applyJobOp(actor wire.DeviceID, op *wire.Op) (OpResult, error) {
+func (s *State) applyJobOp(format uint32, actor wire.DeviceID, op *wire.Op) (OpResult, error) {
 	switch k := op.GetKind().(type) {
 	case *wire.Op_SubmitJob:
 		return s.submitJob(actor, k.SubmitJob)
@@ -164,7 +168,7 @@ func (s *State) applyJobOp(actor wire.DeviceID, op *wire.Op) (OpResult, error) {
 	case *wire.Op_RetryJob:
 		return s.retryJob(k.RetryJob)
 	case *wire.Op_PurgeJob:
-		return OpResult{}, s.purgeJob(k.PurgeJob)
+		return OpResult{}, s.purgeJob(k.PurgeJob, format >= 2 && k.PurgeJob.GetKeepRecord())
 	case *wire.Op_PackResults:
 		return OpResult{}, s.packResults(k.PackResults)
 	case *wire.Op_Sweep:

@@ -301,7 +301,7 @@ func (w *maker) job(op *wire.Op) {
 	case x < 23:
 		op.Kind = &wire.Op_RetryJob{RetryJob: &wire.RetryJob{JobId: id}}
 	case x < 29 || j != nil && j.Ended() && x < 60:
-		op.Kind = &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: id}}
+		op.Kind = &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: id, KeepRecord: w.one(2)}}
 	case x < 36:
 		op.Kind = &wire.Op_PackResults{PackResults: w.pack(id, j)}
 	case x < 37:

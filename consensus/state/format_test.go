@@ -5,6 +5,7 @@ package state
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"testing"
 
@@ -34,6 +35,8 @@ func busyFormat2(t testing.TB) *State {
 	w.must(mode(0, wire.DeviceMode_DEVICE_MODE_DRAINING))
 	w.must(&wire.UpdateDevice{DeviceId: string(deviceID(1)), Profile: withReplica(replica)})
 	w.must(&wire.RaiseGeneration{Generation: 3})
+	w.must(submit("acknowledged", true))
+	w.must(&wire.PurgeJob{JobId: "acknowledged", KeepRecord: true})
 	return w.s
 }
 
@@ -84,6 +87,8 @@ func TestAnOperationSaysWhichFormatItNeeds(t *testing.T) {
 		{&wire.UpdateDevice{DeviceId: "x", Profile: withReplica(replica)}, 2},
 		{mode(0, wire.DeviceMode_DEVICE_MODE_ENABLED), 2},
 		{&wire.RaiseGeneration{}, 2},
+		{&wire.PurgeJob{JobId: "x"}, 1},
+		{&wire.PurgeJob{JobId: "x", KeepRecord: true}, 2},
 		{nil, 1},
 	} {
 		if got := FormatOf(wrap(tt.op)); got != tt.want {
@@ -213,5 +218,50 @@ func TestAProfileReadsTheSameWhetherItsReplicaIsKnownOrNot(t *testing.T) {
 	}
 	if !bytes.HasPrefix(b, plain) {
 		t.Error("a replica is not written after all that older programs know")
+	}
+}
+
+func TestAnAcknowledgedJobLeavesARecordForADay(t *testing.T) {
+	w := founded(t)
+	w.must(submit("a", true))
+	purge := &wire.PurgeJob{JobId: "a", KeepRecord: true}
+	w.must(purge)
+	if got, ok := w.s.PastJob("a"); !ok || got.Phase != Done || got.Program != "cat" || w.s.Job("a") != nil {
+		t.Errorf("the record is %+v, %v", got, ok)
+	}
+	before := w.s.Hash()
+	w.must(purge)
+	if w.s.Hash() != before {
+		t.Error("said again it changed something")
+	}
+	w.refuse(&wire.RetryJob{JobId: "a"}, wire.Code_CODE_PRECONDITION)
+	w.must(submit("a", true)) // the ID is free
+	if _, ok := w.s.PastJob("a"); ok {
+		t.Error("there is a record of the job before, whose ID another has")
+	}
+	w.must(purge)
+	w.must(&wire.PurgeJob{JobId: "a"})
+	w.refuse(&wire.PurgeJob{JobId: "a"}, wire.Code_CODE_NOT_FOUND)
+	w.must(submit("b", true))
+	w.must(&wire.PurgeJob{JobId: "b", KeepRecord: true})
+	w.nowMS += dayMS
+	w.must(&wire.Sweep{})
+	if got := w.s.PastJobs(); len(got) != 0 {
+		t.Errorf("a day later there are %+v", got)
+	}
+}
+
+func TestRecordsOfJobsAreBounded(t *testing.T) {
+	w := founded(t)
+	for i := range maxPast + 5 {
+		id := fmt.Sprint("job-", i)
+		w.must(submit(id, true))
+		w.must(&wire.PurgeJob{JobId: id, KeepRecord: true})
+	}
+	if all := w.s.PastJobs(); len(all) != maxPast || all[0].ID != "job-5" {
+		t.Errorf("%d records, the first of %s", len(all), all[0].ID)
+	}
+	if s := restored(t, w.s); s.Hash() != w.s.Hash() {
+		t.Error("they come back otherwise")
 	}
 }

@@ -100,6 +100,7 @@ func checkDigests(j *Job, inputs *wire.AppendInputs) error {
 
 func (s *State) addJob(j *Job) {
 	s.nextSeq++
+	s.forgetPast(j.id)
 	s.jobs[j.id] = j
 	s.jobOrder = append(s.jobOrder, j)
 	s.openJobs = append(s.openJobs, j)
@@ -120,7 +121,7 @@ func (s *State) appendInputs(op *wire.AppendInputs) (OpResult, error) {
 	}
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	if j == nil {
-		return OpResult{}, unknownJob()
+		return OpResult{}, s.unknownJob(op.GetJobId())
 	}
 	first := segments[0].GetFirst()
 	switch {
@@ -169,7 +170,7 @@ func (s *State) closeInputs(op *wire.CloseInputs) error {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return unknownJob()
+		return s.unknownJob(op.GetJobId())
 	case j.total != op.GetTotal():
 		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has %d inputs, not %d", j.id, j.total, op.GetTotal())
 	case j.closed:
@@ -190,7 +191,7 @@ func (s *State) cancelJob(op *wire.CancelJob) error {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return unknownJob()
+		return s.unknownJob(op.GetJobId())
 	case j.phase == Cancelled:
 		return nil
 	case j.Ended():
@@ -210,7 +211,7 @@ func (s *State) retryJob(op *wire.RetryJob) (OpResult, error) {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return OpResult{}, unknownJob()
+		return OpResult{}, s.unknownJob(op.GetJobId())
 	case !j.Ended():
 		return OpResult{}, wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has not ended: its failed tasks can run again when it has", j.id)
 	case j.failed == 0:
@@ -232,16 +233,26 @@ func (s *State) retryJob(op *wire.RetryJob) (OpResult, error) {
 	return OpResult{Total: again}, nil
 }
 
-// purgeJob forgets a job and gives its pages back.
-func (s *State) purgeJob(op *wire.PurgeJob) error {
-	j := s.jobs[wire.JobID(op.GetJobId())]
-	if j == nil {
-		return unknownJob()
+// purgeJob forgets a job and gives its pages back, or a job of the past. With
+// record it is one of the past then; repeated that changes nothing.
+func (s *State) purgeJob(op *wire.PurgeJob, record bool) error {
+	id := wire.JobID(op.GetJobId())
+	j := s.jobs[id]
+	switch {
+	case j == nil && record && s.findPast(id) >= 0:
+		return nil
+	case j == nil && !record && s.forgetPast(id):
+		return nil
+	case j == nil:
+		return s.unknownJob(op.GetJobId())
 	}
 	if at, ok := findJob(s.jobOrder, j); ok {
 		s.jobOrder = slices.Delete(s.jobOrder, at, at+1)
 	}
 	s.forgetJob(j)
+	if record {
+		s.remember(j)
+	}
 	return nil
 }
 
@@ -262,6 +273,10 @@ func (s *State) forgetJob(j *Job) {
 	delete(s.jobs, j.id)
 }
 
-func unknownJob() error {
+// unknownJob says why there is no job of that ID.
+func (s *State) unknownJob(id string) error {
+	if s.findPast(wire.JobID(id)) >= 0 {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has ended, and its client had all its results: its inputs and results are gone", id)
+	}
 	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job of that ID: it may have been removed")
 }

@@ -65,7 +65,7 @@ func (w *world) anyOp() any {
 		if w.pick(4, "purge") > 0 {
 			return w.packOp()
 		}
-		return &wire.PurgeJob{JobId: w.jobID()}
+		return &wire.PurgeJob{JobId: w.jobID(), KeepRecord: w.pick(2, "record") == 1}
 	case 13:
 		return w.packOp()
 	case 14:
@@ -317,9 +317,24 @@ func (w *world) verify() {
 			w.Fatalf("page %v was not released", h)
 		}
 	}
+	w.verifyPast()
 	for _, d := range w.s.Devices() {
 		if d.TasksCompleted != w.byDevice[d.ID] {
 			w.Fatalf("device %s: got %d tasks, want %d", d.Name, d.TasksCompleted, w.byDevice[d.ID])
+		}
+	}
+}
+
+// verifyPast checks what is remembered of jobs that are gone.
+func (w *world) verifyPast() {
+	seen := map[wire.JobID]bool{}
+	for _, p := range w.s.PastJobs() {
+		if seen[p.ID] || w.s.Job(p.ID) != nil {
+			w.Fatalf("job %s is there, and of the past, or that twice", p.ID)
+		}
+		seen[p.ID] = true
+		if p.Phase == Open || p.Completed+p.Failed > p.Total {
+			w.Fatalf("the record of job %s is %+v", p.ID, p)
 		}
 	}
 }

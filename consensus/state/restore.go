@@ -31,7 +31,12 @@ func (d *decoder) state() *State {
 	for n := d.limited("the number of jobs", maxJobs); n > 0 && d.err == nil; n-- {
 		d.job(s)
 	}
-	d.expect(s.Founded() || len(s.devices)+len(s.removed)+len(s.invites)+len(s.programs)+len(s.jobs) == 0,
+	if version >= 2 {
+		for n := d.limited("the number of past jobs", maxPast); n > 0 && d.err == nil; n-- {
+			d.past(s)
+		}
+	}
+	d.expect(s.Founded() || len(s.devices)+len(s.removed)+len(s.invites)+len(s.programs)+len(s.jobs)+len(s.past) == 0,
 		"it has facts of a swarm that is not founded")
 	s.pages.end()
 	return s

@@ -12,11 +12,12 @@ import (
 
 // A snapshot is the canonical encoding of the state and its SHA-256:
 //
-//	magic · version · swarm · devices · removed · invites · programs · jobs · checksum
+//	magic · version · swarm · devices · removed · invites · programs · jobs · past jobs · checksum
 //
 // The version is the layout's. That of version 1 is written until a command of
 // format 2 was applied, so that programs that know no other can follow until
-// then; version 2 adds the format in use to the swarm and a mode to each device.
+// then; version 2 adds the format in use to the swarm, a mode to each device, and
+// the past jobs.
 //
 // It holds what cannot be derived: numbers of tasks, counters of a job,
 // references to pages and the indexes over all of these are made anew, so that
@@ -75,6 +76,12 @@ func (s *State) encode(w io.Writer) error {
 	e.uint(uint64(len(s.jobOrder)))
 	for _, j := range s.jobOrder {
 		encodeJob(e, j)
+	}
+	if version >= 2 {
+		e.uint(uint64(len(s.past)))
+		for _, p := range s.past {
+			encodePast(e, p)
+		}
 	}
 	return e.flush()
 }

@@ -45,6 +45,7 @@ type State struct {
 	jobOrder []*Job // by creation
 	openJobs []*Job // by creation
 	nextSeq  uint64
+	past     []PastJob
 	programs map[wire.Hash]*program
 	pages    pages
 	life     lifetime

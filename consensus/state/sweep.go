@@ -31,6 +31,7 @@ func (s *State) sweep() {
 		}
 		return due
 	})
+	s.sweepPast()
 	s.forgetPrograms()
 	s.forgetInvites()
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -190,10 +191,13 @@ func (c *Coordinator) retried(r *wire.RetryJobRequest) (tasks uint32, done bool)
 	return tasks, done
 }
 
+// pastFormat is the command format in which a job may leave a record.
+const pastFormat = 2
+
 // removeJob forgets a job, unless it was another than the one that is meant:
 // then, as when there is none, the request may have come before, with an outcome
 // that nobody learned, and nothing is left to do. As the word of an attached client it leaves detached
-// and open jobs alone.
+// and open jobs alone, and a record of the others where all voters know how to keep one.
 func (a asker) removeJob(ctx context.Context, r *wire.RemoveJobRequest) (*wire.RemoveJobResponse, error) {
 	if err := a.need(wire.Role_ROLE_MEMBER, "removing a job"); err != nil {
 		return nil, err
@@ -201,15 +205,20 @@ func (a asker) removeJob(ctx context.Context, r *wire.RemoveJobRequest) (*wire.R
 	id := wire.JobID(r.GetJobId())
 	var keep bool
 	a.c.cfg.Group.Read(func(s *state.State) {
-		j := s.Job(id)
 		meant := r.GetCreatedAtMs()
+		if p, ok := s.PastJob(id); ok {
+			keep = r.GetAcknowledge() || meant != 0 && meant != p.CreatedAtMS
+			return
+		}
+		j := s.Job(id)
 		keep = j == nil || meant != 0 && meant != j.CreatedAtMS() ||
 			r.GetAcknowledge() && (!j.Ended() || j.Spec().GetDetached())
 	})
 	if keep {
 		return &wire.RemoveJobResponse{}, a.c.cfg.Group.Verify(ctx)
 	}
-	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_PurgeJob{PurgeJob: &wire.PurgeJob{JobId: r.GetJobId()}}})
+	purge := &wire.PurgeJob{JobId: r.GetJobId(), KeepRecord: r.GetAcknowledge() && a.c.cfg.Group.Format() >= pastFormat}
+	_, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_PurgeJob{PurgeJob: purge}})
 	if err != nil && wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
 		return nil, err
 	}
@@ -223,10 +232,14 @@ func (a asker) listJobs(ctx context.Context, _ *wire.ListJobsRequest) (*wire.Lis
 	}
 	var jobs []*wire.Job
 	a.c.cfg.Group.Read(func(s *state.State) {
+		for _, p := range s.PastJobs() {
+			jobs = append(jobs, describePast(p))
+		}
 		for _, j := range s.Jobs() {
 			jobs = append(jobs, describe(j))
 		}
 	})
+	slices.SortStableFunc(jobs, func(a, b *wire.Job) int { return cmp.Compare(a.GetCreatedAtMs(), b.GetCreatedAtMs()) })
 	a.c.mu.Lock()
 	defer a.c.mu.Unlock()
 	for _, job := range jobs {
@@ -280,16 +293,28 @@ func (c *Coordinator) job(id wire.JobID) (*wire.Job, error) {
 	c.cfg.Group.Read(func(s *state.State) {
 		if j := s.Job(id); j != nil {
 			job = describe(j)
+		} else if p, ok := s.PastJob(id); ok {
+			job = describePast(p)
 		}
 	})
 	return job, c.addSoft(id, job)
+}
+
+// noJob says why there is nothing to have of a job.
+func (c *Coordinator) noJob(id wire.JobID) error {
+	var past bool
+	c.cfg.Group.Read(func(s *state.State) { _, past = s.PastJob(id) })
+	if past {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has ended, and its client had all its results: they are kept only with --detach", id)
+	}
+	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
 }
 
 // addSoft adds the soft state to what a reading of the replicated state found
 // of a job, and says so if it found none.
 func (c *Coordinator) addSoft(id wire.JobID, job *wire.Job) error {
 	if job == nil {
-		return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
+		return c.noJob(id)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -315,14 +340,8 @@ func describe(j *state.Job) *wire.Job {
 			Failed:    uint64(j.Failed()),
 		},
 	}
-	switch j.Phase() {
-	case state.Done:
-		job.State = wire.JobState_JOB_STATE_DONE
-	case state.Failed:
-		job.State = wire.JobState_JOB_STATE_FAILED
-	case state.Cancelled:
-		job.State = wire.JobState_JOB_STATE_CANCELLED
-	default:
+	job.State = endState(j.Phase())
+	if !j.Ended() {
 		job.State = wire.JobState_JOB_STATE_PENDING
 		if !j.Closed() {
 			job.State = wire.JobState_JOB_STATE_UPLOADING
@@ -330,6 +349,35 @@ func describe(j *state.Job) *wire.Job {
 		job.Tasks.Pending = job.Tasks.Total - job.Tasks.Completed - job.Tasks.Failed
 	}
 	return job
+}
+
+// endState is the state of a job that has ended; unspecified of one that has
+// not.
+func endState(p state.Phase) wire.JobState {
+	switch p {
+	case state.Done:
+		return wire.JobState_JOB_STATE_DONE
+	case state.Failed:
+		return wire.JobState_JOB_STATE_FAILED
+	case state.Cancelled:
+		return wire.JobState_JOB_STATE_CANCELLED
+	}
+	return wire.JobState_JOB_STATE_UNSPECIFIED
+}
+
+// describePast is what the replicated state says of a job of the past.
+func describePast(p state.PastJob) *wire.Job {
+	return &wire.Job{
+		Id:           string(p.ID),
+		Spec:         &wire.JobSpec{Program: &wire.Program{Name: p.Program}, Priority: p.Priority, Single: p.Single},
+		State:        endState(p.Phase),
+		Submitter:    string(p.Submitter),
+		CreatedAtMs:  p.CreatedAtMS,
+		EndedAtMs:    p.EndedAtMS,
+		Error:        p.Error,
+		InputsClosed: true,
+		Tasks:        &wire.TaskCounts{Total: uint64(p.Total), Completed: uint64(p.Completed), Failed: uint64(p.Failed)},
+	}
 }
 
 // overlay adds what only the coordinator knows: what runs, and what a job that

@@ -296,3 +296,32 @@ func TestAListOfManyJobsFitsInAFrame(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAcknowledgedJobIsListedAndItsResultsAreGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		client := h.dial(h.founder, 0)
+		h.worker(2, 2).serve(nil)
+		first, second := client.submit(3, nil), client.submit(2, nil)
+		client.results(first, false)
+		client.results(second, false)
+		acknowledge := &wire.RemoveJobRequest{JobId: string(first), Acknowledge: true}
+		for range 2 { // the second time nobody learned of the first
+			client.call(&wire.Request{Kind: &wire.Request_RemoveJob{RemoveJob: acknowledge}})
+		}
+		jobs := client.call(&wire.Request{Kind: &wire.Request_ListJobs{ListJobs: &wire.ListJobsRequest{}}}).GetListJobs().GetJobs()
+		if len(jobs) != 2 || jobs[0].GetId() != string(first) || jobs[1].GetId() != string(second) {
+			t.Fatalf("the jobs are %v, want both, the older first", jobs)
+		}
+		if j := client.job(first); j.GetState() != wire.JobState_JOB_STATE_DONE || j.GetTasks().GetCompleted() != 3 || j.GetSpec().GetProgram().GetName() == "" {
+			t.Errorf("the job is described as %v", j)
+		}
+		if _, err := client.conn.Call(t.Context(), readOf(first, 0)); wire.CodeOf(err) != wire.Code_CODE_PRECONDITION {
+			t.Errorf("reading its results gives %v, want that they are gone", err)
+		}
+		client.call(removeOf(first))
+		if _, err := client.conn.Call(t.Context(), readOf(first, 0)); wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND {
+			t.Errorf("after its removal reading gives %v, want that there is no such job", err)
+		}
+	})
+}

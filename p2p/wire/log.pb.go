@@ -1353,10 +1353,11 @@ func (x *RetryJob) GetJobId() string {
 }
 
 // PurgeJob forgets a job and gives its pages back. An open job is cancelled
-// first.
+// first. With keep_record (format 2) it is still listed for a day.
 type PurgeJob struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobId         string                 `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	KeepRecord    bool                   `protobuf:"varint,2,opt,name=keep_record,json=keepRecord,proto3" json:"keep_record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1396,6 +1397,13 @@ func (x *PurgeJob) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *PurgeJob) GetKeepRecord() bool {
+	if x != nil {
+		return x.KeepRecord
+	}
+	return false
 }
 
 // PackResults moves results that were inline into a page, so that memory
@@ -1606,9 +1614,11 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"!\n" +
 	"\bRetryJob\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"!\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"B\n" +
 	"\bPurgeJob\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\tR\x05jobId\"s\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1f\n" +
+	"\vkeep_record\x18\x02 \x01(\bR\n" +
+	"keepRecord\"s\n" +
 	"\vPackResults\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1f\n" +
 	"\vfirst_batch\x18\x02 \x01(\rR\n" +
