@@ -16,7 +16,12 @@ import (
 )
 
 const (
-	readSize = 16 << 10
+	// readSize is what a session holds to read small frames into; large ones are
+	// read past it. A coordinator has a session for each of many browsers.
+	readSize = 4 << 10
+	// firstRead is how much of a large frame is made room for before any of it
+	// has come.
+	firstRead = 64 << 10
 	// goodbyeLimit bounds how long Close waits for its goodbye to be taken.
 	goodbyeLimit = time.Second
 )
@@ -170,7 +175,7 @@ func (c *Conn) write() {
 		case !more:
 			return
 		case len(taken) == 0:
-			if cap(buf) > writeSize {
+			if cap(buf) > keepSize {
 				buf = nil
 			}
 			<-c.out.wake
@@ -302,7 +307,7 @@ func (c *Conn) body(size int) ([]byte, error) {
 	}
 	var body []byte
 	for len(body) < size {
-		grown := make([]byte, min(size, max(4*readSize, 4*len(body))))
+		grown := make([]byte, min(size, max(firstRead, 4*len(body))))
 		n := copy(grown, body)
 		if _, err := io.ReadFull(c.in, grown[n:]); err != nil {
 			return nil, err

@@ -15,6 +15,9 @@ const (
 	// writeSize is how much is written in one call, save that a frame in the
 	// bulk queue is taken whole.
 	writeSize = 64 << 10
+	// keepSize is the largest buffer that is kept while there is nothing to write:
+	// a coordinator has a thousand sessions that were sent a program once.
+	keepSize = 8 << 10
 )
 
 // Queues of an outbox.
@@ -172,6 +175,7 @@ func (q *queue) takeFrame(buf []byte) []byte {
 	buf = append(buf, q.buf[q.head:end]...)
 	if q.head = end; q.head == len(q.buf) {
 		q.buf, q.head = q.buf[:0], 0
+		q.trim()
 	}
 	return buf
 }
@@ -190,8 +194,12 @@ func (o *outbox) trim() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range o.queues {
-		if q := &o.queues[i]; q.size() == 0 && cap(q.buf) > writeSize {
-			q.buf, q.head = nil, 0
-		}
+		o.queues[i].trim()
+	}
+}
+
+func (q *queue) trim() {
+	if q.size() == 0 && cap(q.buf) > keepSize {
+		q.buf, q.head = nil, 0
 	}
 }
