@@ -28,8 +28,12 @@ const (
 	channelRate  = 5
 	channelBurst = 10
 	maxChannels  = 256
-	// spliceBuffer is what a splice holds in each direction, besides the queues.
-	spliceBuffer = 16 << 10
+	// A splice reads into a buffer of smallBuffer to largeBuffer in each direction:
+	// a thousand browsers have two of them each.
+	smallBuffer = 2 << 10
+	largeBuffer = 16 << 10
+	// quietReads is after how many short reads a buffer becomes smaller again.
+	quietReads = 256
 )
 
 // browser is one connection, from the answer to its end.
@@ -195,13 +199,14 @@ func (x *browser) splice(channel *Channel, stream io.ReadWriteCloser) {
 
 // transfer copies from one side to the other; nil after a clean end.
 func transfer(to io.Writer, from io.Reader) error {
-	buf := make([]byte, spliceBuffer)
+	buf, quiet := make([]byte, smallBuffer), 0
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
 			if _, err := to.Write(buf[:n]); err != nil {
 				return err
 			}
+			buf, quiet = fitting(buf, n, quiet)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -209,6 +214,21 @@ func transfer(to io.Writer, from io.Reader) error {
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// fitting returns a buffer for the next read after one of n bytes into buf, and
+// how many reads in a row have left most of it empty.
+func fitting(buf []byte, n, quiet int) ([]byte, int) {
+	switch size := len(buf); {
+	case n == size && size < largeBuffer:
+		return make([]byte, 2*size), 0
+	case n > size/4 || size == smallBuffer:
+		return buf, 0
+	case quiet < quietReads:
+		return buf, quiet + 1
+	default:
+		return make([]byte, size/2), 0
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 //	ice.Conn ─▶ dtls.Conn ─▶ guardedConn ─▶ sctp.Association ─▶ events.Channel
 type peer struct {
 	agent   *ice.Agent
+	tcp     ice.TCPMux // nil without the fallback
 	events  peerEvents
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -55,7 +56,7 @@ func newPeer(config *ice.AgentConfig, events peerEvents) (*peer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a connection: %w", err)
 	}
-	p := &peer{agent: agent, events: events}
+	p := &peer{agent: agent, tcp: config.TCPMux, events: events}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	if err := p.gather(); err != nil {
 		p.close()
@@ -148,6 +149,7 @@ func (p *peer) connect(o offer, config *dtls.Config) (*sctp.Association, error) 
 	if err != nil {
 		return nil, fmt.Errorf("it did not come: %w", err)
 	}
+	p.dropFallback()
 	secure, err := dtls.ClientWithContext(ctx, conn, config)
 	if err != nil {
 		return nil, fmt.Errorf("the DTLS handshake: %w", err)
@@ -173,6 +175,18 @@ func (p *peer) connect(o offer, config *dtls.Config) (*sctp.Association, error) 
 		return nil, fmt.Errorf("the SCTP handshake: %w", err)
 	}
 	return association, p.own(association)
+}
+
+// dropFallback gives the way by TCP up once UDP gets through: it costs buffers
+// and goroutines for each browser. One whose UDP fails later connects anew.
+func (p *peer) dropFallback() {
+	pair, err := p.agent.GetSelectedCandidatePair()
+	if err != nil || pair == nil || p.tcp == nil || !pair.Local.NetworkType().IsUDP() {
+		return
+	}
+	if ufrag, _, err := p.agent.GetLocalUserCredentials(); err == nil {
+		p.tcp.RemoveConnByUfrag(ufrag)
+	}
 }
 
 // own keeps a layer, to close it with the peer.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -216,5 +217,30 @@ func TestAPortThatIsTakenIsReplacedAndSaidSo(t *testing.T) {
 	h.session(t, h.connect(t, "browser"))
 	if !strings.Contains(said.String(), "is taken") {
 		t.Errorf("people are told %q", said.String())
+	}
+}
+
+func TestABrowserWithUDPCostsNoFallback(t *testing.T) {
+	for _, way := range []struct {
+		name string
+		tcp  bool
+		want int
+	}{{"UDP", false, 0}, {"TCP alone", true, 1}} {
+		t.Run(way.name, func(t *testing.T) {
+			h := newHarness(t)
+			key := testKey("browser")
+			h.belongs(key, wire.Role_ROLE_WORKER)
+			browser, err := gobrowser.Connect(within(t), gobrowser.Config{URL: h.url, Key: key, TCP: way.tcp})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(browser.Close)
+			h.session(t, browser)
+			eventually(t, "the fallback is there for those alone who need it", func() bool {
+				stacks := make([]byte, 1<<20)
+				stacks = stacks[:runtime.Stack(stacks, true)]
+				return bytes.Count(stacks, []byte("tcpPacketConn).ReadFrom(")) == way.want
+			})
+		})
 	}
 }
