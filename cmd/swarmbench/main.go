@@ -28,7 +28,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "swarmbench:", err)
 		os.Exit(1)
 	}
@@ -53,11 +53,12 @@ func benches() []bench {
 		{"stream", measureStream},
 		{"idle", measureIdle},
 		{"behind", measureBehind},
+		{"browsers", measureBrowsers},
 	}
 }
 
 // run measures what the flags ask for and prints the table.
-func run(ctx context.Context, args []string, out, progress io.Writer) error {
+func run(ctx context.Context, args []string, in io.Reader, out, progress io.Writer) error {
 	flags := flag.NewFlagSet("swarmbench", flag.ContinueOnError)
 	flags.SetOutput(progress)
 	only := flags.String("only", "", "run only the parts with these names, separated by commas")
@@ -66,11 +67,15 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	tasks := flags.String("tasks", "1M", "tasks that a member falls behind")
 	pages := flags.String("pages", "2G", "bytes of pages that a member falls behind")
 	binary := flags.String("ostrich", "", "measure this binary instead of building one")
+	crowd := flags.String("crowd", "", "measure nothing: be the browsers of the part \"browsers\", which join by this link")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
+	}
+	if *crowd != "" {
+		return runCrowd(ctx, *crowd, in, out)
 	}
 	size, err := parseSize(*stream)
 	if err != nil || *runs < 1 {
