@@ -17,14 +17,14 @@ import (
 
 // machine is a real node, in a process and a folder of its own.
 type machine struct {
-	t      *testing.T
+	t      testing.TB
 	binary string
 	folder string
 	up     *exec.Cmd
 }
 
 // build makes the program.
-func build(t *testing.T) string {
+func build(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("it builds the program")
@@ -38,7 +38,7 @@ func build(t *testing.T) string {
 }
 
 // start brings a node up, and waits until it is ready.
-func start(t *testing.T, binary, name string, args ...string) *machine {
+func start(t testing.TB, binary, name string, args ...string) *machine {
 	t.Helper()
 	m := &machine{t: t, binary: binary, folder: filepath.Join(t.TempDir(), name)}
 	m.begin(args...)
