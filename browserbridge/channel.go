@@ -14,10 +14,14 @@ const (
 	// writeSize bounds a message that is written: larger ones kill the channel
 	// of some browsers silently.
 	writeSize = 16 << 10
-	// highMark and lowMark bound what is queued for the other side: at the high
-	// mark writing waits until the low one is reached.
-	highMark = 1 << 20
-	lowMark  = 256 << 10
+	// highMark bounds what is queued for the other side or on its way there: at it
+	// writing waits until half of it has arrived. A browser close by has a mark of
+	// its own, from lowestMark on, and as much as pace brings it in a round trip:
+	// browsers take datagrams from a socket of 64 KiB, and when the last ones of a
+	// burst do not fit, the stack notices after a second.
+	highMark   = 1 << 20
+	lowestMark = 48 << 10
+	pace       = 8 << 20 // bytes a second
 	// drainLimit is how long the other side may take nothing of a full queue.
 	drainLimit = 10 * time.Second
 	// drainLook is how often a full queue is looked at.
@@ -46,6 +50,10 @@ type DataChannel interface {
 	OnBufferedAmountLow(func())
 }
 
+// distant is a DataChannel that knows how long a round trip to the other side
+// takes; 0 while it does not.
+type distant interface{ RoundTrip() time.Duration }
+
 // Channel is a data channel as a byte stream with a bounded queue. Read and
 // Write may run side by side, each in one goroutine.
 type Channel struct {
@@ -63,7 +71,6 @@ type Channel struct {
 // from then on.
 func NewChannel(raw DataChannel) *Channel {
 	c := &Channel{raw: raw, low: make(chan struct{}, 1), done: make(chan struct{}), stall: drainLimit, look: drainLook}
-	raw.SetBufferedAmountLowThreshold(lowMark)
 	raw.OnBufferedAmountLow(func() {
 		select {
 		case c.low <- struct{}{}:
@@ -104,8 +111,9 @@ func (c *Channel) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write sends p in messages of at most 16 KiB. It blocks while 1 MiB is queued;
-// when nothing of that has left for 10 s the error is ErrNotDraining.
+// Write sends p in messages of at most 16 KiB. It blocks while 1 MiB is queued,
+// or less where the other side is close by; when nothing of that has left for 10 s
+// the error is ErrNotDraining.
 func (c *Channel) Write(p []byte) (int, error) {
 	sent := 0
 	for len(p) > 0 {
@@ -122,10 +130,22 @@ func (c *Channel) Write(p []byte) (int, error) {
 	return sent, nil
 }
 
+// mark is how much may be queued or on its way now.
+func (c *Channel) mark() uint64 {
+	d, ok := c.raw.(distant)
+	if !ok {
+		return highMark
+	}
+	return min(max(uint64(pace*d.RoundTrip().Seconds()), lowestMark), highMark)
+}
+
 // room waits until n more bytes may be queued.
 func (c *Channel) room(n int) error {
-	queued := c.raw.BufferedAmount()
-	if queued+uint64(n) <= highMark {
+	mark := uint64(lowestMark)
+	if c.raw.BufferedAmount()+uint64(n) > mark {
+		mark = c.mark()
+	}
+	if c.raw.BufferedAmount()+uint64(n) <= mark {
 		select {
 		case <-c.done:
 			return errClosed
@@ -133,10 +153,13 @@ func (c *Channel) room(n int) error {
 			return nil
 		}
 	}
+	low := mark / 2
+	c.raw.SetBufferedAmountLowThreshold(low)
+	queued := c.raw.BufferedAmount() // what leaves from now on is told
 	look := time.NewTicker(c.look)
 	defer look.Stop()
 	least, since := queued, time.Now()
-	for queued > lowMark {
+	for queued > low {
 		select {
 		case <-c.done:
 			return errClosed

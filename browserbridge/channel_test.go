@@ -55,10 +55,14 @@ func (f *fakeChannel) drain(n uint64) {
 	}
 }
 
-func (f *fakeChannel) Close() error                           { f.closed++; return nil }
-func (f *fakeChannel) SetReadDeadline(time.Time) error        { return nil }
-func (f *fakeChannel) SetBufferedAmountLowThreshold(n uint64) { f.mark = n }
-func (f *fakeChannel) OnBufferedAmountLow(g func())           { f.low = g }
+func (f *fakeChannel) Close() error                    { f.closed++; return nil }
+func (f *fakeChannel) SetReadDeadline(time.Time) error { return nil }
+func (f *fakeChannel) OnBufferedAmountLow(g func())    { f.low = g }
+func (f *fakeChannel) SetBufferedAmountLowThreshold(n uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mark = n
+}
 func (f *fakeChannel) BufferedAmount() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,6 +127,47 @@ func TestWhatIsWrittenGoesInSmallMessagesAndWaitsForRoom(t *testing.T) {
 			t.Errorf("to one that takes nothing: %v after %v", err, time.Since(began))
 		}
 	})
+}
+
+// distantChannel knows its round trip.
+type distantChannel struct {
+	*fakeChannel
+	roundTrip time.Duration
+}
+
+func (d distantChannel) RoundTrip() time.Duration { return d.roundTrip }
+
+func TestABrowserIsSentAsMuchAtOnceAsItsDistanceAsksFor(t *testing.T) {
+	for _, c := range []struct {
+		roundTrip time.Duration
+		want      uint64
+	}{
+		{0, lowestMark}, // not known yet
+		{time.Millisecond, lowestMark},
+		{50 * time.Millisecond, pace / 20},
+		{10 * time.Second, highMark},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fakeChannel{}
+			channel := NewChannel(distantChannel{f, c.roundTrip})
+			done := make(chan error, 1)
+			go func() {
+				_, err := channel.Write(make([]byte, 3<<20))
+				done <- err
+			}()
+			total := uint64(0)
+			for synctest.Wait(); total < 3<<20; synctest.Wait() {
+				if q := f.BufferedAmount(); q > c.want || q <= c.want/2-writeSize && total+q < 3<<20 {
+					t.Fatalf("a round trip of %v: %d bytes are on their way, want at most %d, and not half of that less", c.roundTrip, q, c.want)
+				}
+				total += min(f.BufferedAmount(), 8<<10)
+				f.drain(8 << 10)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("a round trip of %v: %v", c.roundTrip, err)
+			}
+		})
+	}
 }
 
 func TestCloseEndsAWriteThatWaits(t *testing.T) {

@@ -216,13 +216,23 @@ func (p *peer) accept(association *sctp.Association) {
 			p.events.Lost("it opened a channel that is not a session's")
 			return
 		}
-		p.events.Channel(endingChannel{c})
+		p.events.Channel(endingChannel{c, p.agent})
 	}
 }
 
 // endingChannel reads io.EOF when the browser has closed the whole connection:
 // the stack makes errors of that.
-type endingChannel struct{ DataChannel }
+type endingChannel struct {
+	DataChannel
+	agent *ice.Agent
+}
+
+// RoundTrip implements distant. It is that of the last ICE check, which is made
+// when little else is sent: SCTP measures how long browsers put their answers off.
+func (c endingChannel) RoundTrip() time.Duration {
+	pair, _ := c.agent.GetSelectedCandidatePairStats()
+	return time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
+}
 
 func (c endingChannel) ReadDataChannel(b []byte) (int, bool, error) {
 	n, text, err := c.DataChannel.ReadDataChannel(b)
