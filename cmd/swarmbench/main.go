@@ -1,6 +1,7 @@
 // Command swarmbench measures Ostrich on the machine that it runs on, each
 // figure beside its baseline in the same run, and prints the table of
-// docs/performance.md. It needs only Go: it builds the program it measures.
+// docs/performance.md. It needs only Go: it builds the program it measures, and
+// the part "page" is left out where there is no Chromium.
 //
 //	go run ./cmd/swarmbench               everything, three runs of each
 //	go run ./cmd/swarmbench -only latency one part
@@ -54,6 +55,7 @@ func benches() []bench {
 		{"idle", measureIdle},
 		{"behind", measureBehind},
 		{"browsers", measureBrowsers},
+		{"page", measurePage},
 	}
 }
 

@@ -14,7 +14,7 @@ type figure struct {
 	what     string
 	unit     string
 	runs     []float64
-	baseline string // what it stands beside, with its figure
+	baseline string // what it stands beside, with its figure; or why there are no runs
 	goal     string
 }
 
@@ -68,7 +68,11 @@ func (t *table) print(out io.Writer) error {
 	fmt.Fprintln(w, "| what\t| figure\t| runs\t| baseline in the same run\t| goal\t|")
 	fmt.Fprintln(w, "| ---\t| ---\t| ---\t| ---\t| ---\t|")
 	for _, f := range t.figures {
-		fmt.Fprintf(w, "| %s\t| %s %s\t| %s\t| %s\t| %s\t|\n", f.what, number(median(f.runs)), f.unit, spread(f.runs), dash(f.baseline), dash(f.goal))
+		value := "–"
+		if len(f.runs) > 0 {
+			value = number(median(f.runs)) + " " + f.unit
+		}
+		fmt.Fprintf(w, "| %s\t| %s\t| %s\t| %s\t| %s\t|\n", f.what, value, spread(f.runs), dash(f.baseline), dash(f.goal))
 	}
 	return w.Flush()
 }
