@@ -18,6 +18,7 @@ import (
 const (
 	// crowdSize is as many browsers as a bridge takes.
 	crowdSize = 1000
+	crowdName = "1,000 browsers of one bridge"
 	// crowdTasks are mapped over a crowd; each browser has a good part of them.
 	crowdTasks = 50_000
 	// beat is how often a device says how it is.
@@ -82,15 +83,15 @@ type crowdRun struct {
 	rate           float64       // tasks a second
 	told           time.Duration // until all were told of a cancellation
 	broken, absent int           // sessions that ended since, browsers that were not online
+	lazy           int           // browsers that have done no task
 	silence        time.Duration // the longest of any browser
 }
 
 // measureBrowsers measures a bridge with as many browsers as it takes, in Go, in
 // a process of their own.
 func measureBrowsers(ctx context.Context, e *env) error {
-	const what = "1,000 browsers of one bridge"
 	if runtime.GOOS != "linux" {
-		e.table.add(figure{what: what, baseline: "not measured: only Linux has all of 127.0.0.0/8, and /proc"})
+		e.table.add(figure{what: crowdName, baseline: "not measured: only Linux has all of 127.0.0.0/8, and /proc"})
 		return nil
 	}
 	upper, _ := programs.Get("upper")
@@ -107,6 +108,12 @@ func measureBrowsers(ctx context.Context, e *env) error {
 		}
 		bare, runs = append(bare, rate), append(runs, r)
 	}
+	e.addCrowd(runs, fmt.Sprintf("bare wazero loop on both cores %s tasks/s", number(median(bare))))
+	return nil
+}
+
+// addCrowd adds what the crowds have shown.
+func (e *env) addCrowd(runs []crowdRun, bare string) {
 	of := func(value func(crowdRun) float64) (values []float64) {
 		for _, r := range runs {
 			values = append(values, value(r))
@@ -115,19 +122,19 @@ func measureBrowsers(ctx context.Context, e *env) error {
 	}
 	alone := median(of(func(r crowdRun) float64 { return r.alone }))
 	add := func(which, unit, baseline, goal string, value func(crowdRun) float64) {
-		e.table.add(figure{what: what + which, unit: unit, runs: of(value), baseline: baseline, goal: goal})
+		e.table.add(figure{what: crowdName + which, unit: unit, runs: of(value), baseline: baseline, goal: goal})
 	}
 	add(": until all have a session", "s", "", "", func(r crowdRun) float64 { return r.joined.Seconds() })
 	add(", idle: anonymous memory of the node, each", "KiB", fmt.Sprintf("the node alone, in all: %s MiB", number(alone)), "", func(r crowdRun) float64 { return r.idle })
 	add(", all computing: the same, greatest", "KiB", "idle: the line above", "under 320 KiB", func(r crowdRun) float64 { return r.busy })
 	add(", idle: the node, of one core", "%", "", "", func(r crowdRun) float64 { return r.idleCPU })
 	add(fmt.Sprintf(": %s tasks, outputs checked", thousands(crowdTasks)), "tasks/s",
-		fmt.Sprintf("bare wazero loop on both cores %s tasks/s", number(median(bare))), "", func(r crowdRun) float64 { return r.rate })
-	add(": sessions that broke, and browsers seen not online", "in all", "", "0", func(r crowdRun) float64 { return float64(r.broken + r.absent) })
+		bare, "", func(r crowdRun) float64 { return r.rate })
+	add(": sessions that broke, browsers seen not online, or without a finished task", "in all", "", "0",
+		func(r crowdRun) float64 { return float64(r.broken + r.absent + r.lazy) })
 	add(": longest silence of any, a heartbeat being due every 10 s", "s", "", "under 20 s: none is missed", func(r crowdRun) float64 { return r.silence.Seconds() })
 	add(", idle: bytes to each in the 10 s of a heartbeat", "B", "", "at most 2,048 B", func(r crowdRun) float64 { return r.received })
 	add(": until a cancellation has reached the last", "ms", "", "under 1,000 ms", func(r crowdRun) float64 { return float64(r.told.Milliseconds()) })
-	return nil
 }
 
 // crowdOnce has a crowd join a new node, idle, compute, and be told of a
@@ -186,6 +193,9 @@ func (r *crowdRun) work(ctx context.Context, n *node, c *crowd) error {
 	if r.rate, err = n.mapOverCrowd(ctx); err != nil {
 		return err
 	}
+	if r.lazy, err = n.lazy(ctx); err != nil {
+		return err
+	}
 	if r.told, err = n.cancelCrowd(ctx, c); err != nil {
 		return err
 	}
@@ -227,112 +237,4 @@ func await(ctx context.Context, holds func() (bool, error)) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-}
-
-// browsers lists the browsers that the swarm knows.
-func (n *node) browsers(ctx context.Context) (browsers []*wire.Device, err error) {
-	out, err := control.Call(ctx, n.client.ListDevices, &wire.ListDevicesRequest{})
-	for _, d := range out.GetDevices() {
-		if d.GetProfile().GetType() == wire.DeviceType_DEVICE_TYPE_BROWSER {
-			browsers = append(browsers, d)
-		}
-	}
-	return browsers, err
-}
-
-// crowdSpec is a job that only browsers take.
-func crowdSpec(p *wire.Program, args ...string) *wire.JobSpec {
-	s := spec(p, args...)
-	s.Require, s.MemoryMib = &wire.Requirements{Browser: true}, 64
-	return s
-}
-
-// mapOverCrowd maps "upper" over lines, checks the outputs and that every
-// browser has done its part, and returns the tasks a second.
-func (n *node) mapOverCrowd(ctx context.Context) (rate float64, err error) {
-	p, err := n.program(ctx, "upper")
-	if err != nil {
-		return 0, err
-	}
-	lines := func(yield func(control.Input, error) bool) {
-		for i := range crowdTasks {
-			if !yield(control.Input{Data: fmt.Appendf(nil, "line %d\n", i)}, nil) {
-				return
-			}
-		}
-	}
-	next := 0
-	begun := time.Now()
-	_, err = n.client.Map(ctx, control.MapOptions{Spec: crowdSpec(p), Inputs: lines, Result: func(_ *wire.TaskResult, out io.Reader) error {
-		got, err := io.ReadAll(out)
-		if want := fmt.Sprintf("LINE %d\n", next); err == nil && string(got) != want {
-			err = fmt.Errorf("the output of task %d is %q, not %q", next, got, want)
-		}
-		next++
-		return err
-	}})
-	took := time.Since(begun)
-	if err == nil && next != crowdTasks {
-		err = fmt.Errorf("%d outputs of %d tasks", next, crowdTasks)
-	}
-	if err != nil {
-		return 0, err
-	}
-	browsers, err := n.browsers(ctx)
-	for _, d := range browsers {
-		if d.GetTotalTasksCompleted() == 0 {
-			return 0, fmt.Errorf("%s has done none of %d tasks", d.GetProfile().GetName(), crowdTasks)
-		}
-	}
-	return crowdTasks / took.Seconds(), err
-}
-
-// cancelCrowd gives every browser tasks that wait, cancels them, and returns how
-// long it took until the last browser knew.
-func (n *node) cancelCrowd(ctx context.Context, c *crowd) (time.Duration, error) {
-	p, err := n.program(ctx, "noop")
-	if err != nil {
-		return 0, err
-	}
-	id := wire.NewJobID()
-	job := crowdSpec(p, waits)
-	job.Detached, job.KeepMs = true, time.Hour.Milliseconds()
-	if _, err := n.client.Map(ctx, control.MapOptions{JobID: id, Spec: job, Inputs: numbers(20 * crowdSize)}); err != nil {
-		return 0, err
-	}
-	without := 0
-	err = await(ctx, func() (bool, error) {
-		browsers, err := n.browsers(ctx)
-		without = 0
-		for _, d := range browsers {
-			if d.GetInFlight() == 0 {
-				without++
-			}
-		}
-		return without == 0, err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%d browsers got no task: %w", without, err)
-	}
-	if _, err := c.report(); err != nil { // which forgets what was cancelled before
-		return 0, err
-	}
-	begun := time.Now()
-	if _, err := control.Call(ctx, n.client.CancelJob, &wire.CancelJobRequest{JobId: string(id)}); err != nil {
-		return 0, err
-	}
-	var told int
-	var last time.Time
-	err = await(ctx, func() (bool, error) {
-		report, err := c.report()
-		told += report.Cancelled
-		if report.Last.After(last) {
-			last = report.Last
-		}
-		return told >= crowdSize, err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("%d browsers were told of a cancellation: %w", told, err)
-	}
-	return last.Sub(begun), nil
 }
