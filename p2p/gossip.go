@@ -38,6 +38,10 @@ const (
 	gossipSubscription = 1024
 	// gossipOverhead is what signature, key and topic add to a message.
 	gossipOverhead = 4 << 10
+	// maxUnknown bounds the streams that wait until their device is known, and
+	// unknownLook is how often they look.
+	maxUnknown  = 64
+	unknownLook = 50 * time.Millisecond
 	// maxGossipAuthors bounds the rate limiters kept.
 	maxGossipAuthors = wire.MaxDevices
 )
@@ -67,7 +71,7 @@ func (g *gossip) start(h *Host, swarm wire.SwarmID) error {
 	base := "/ostrich/" + string(swarm) + "/"
 	names := []string{base + TopicLog, base + TopicState}
 	quiet := slog.New(slog.DiscardHandler) // its warnings repeat what the gate logs
-	ps, err := pubsub.NewGossipSub(h.ctx, &gossipHost{Host: h.stack.host, gate: h, bus: bus},
+	ps, err := pubsub.NewGossipSub(h.ctx, &gossipHost{Host: h.stack.host, gate: h, bus: bus, unknown: make(chan struct{}, maxUnknown)},
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictSign),
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(pubsub.NewAllowlistSubscriptionFilter(names...), 2*len(names))),
 		pubsub.WithBlacklist(unregistered{h}),
@@ -255,6 +259,8 @@ type gossipHost struct {
 	libp2phost.Host
 	gate *Host
 	bus  event.Bus
+	// unknown has a place for each stream that waits.
+	unknown chan struct{}
 }
 
 var errNotRegistered = errors.New("not a device of this swarm")
@@ -272,12 +278,44 @@ func (g *gossipHost) SetStreamHandlerMatch(id protocol.ID, match func(protocol.I
 func (g *gossipHost) guard(f network.StreamHandler) network.StreamHandler {
 	return func(s network.Stream) {
 		p := s.Conn().RemotePeer()
-		if !g.gate.registered(p) {
+		if !g.comesToBeKnown(p) {
 			g.gate.gate.refuse(p, s.Conn().RemoteMultiaddr(), string(s.Protocol()))
 			s.ResetWithError(network.StreamGated)
 			return
 		}
 		f(s)
+	}
+}
+
+// comesToBeKnown reports whether a device is registered, or will be in a moment:
+// the registry may learn of one that has joined later than the device itself.
+// Were its stream refused, its gossipsub could forget for good which topics this
+// node listens to, which it is told of once.
+func (g *gossipHost) comesToBeKnown(p peer.ID) bool {
+	if g.gate.registered(p) {
+		return true
+	}
+	select {
+	case g.unknown <- struct{}{}:
+		defer func() { <-g.unknown }()
+	default:
+		return false
+	}
+	limit := time.NewTimer(g.gate.timing.unknown)
+	defer limit.Stop()
+	look := time.NewTicker(unknownLook)
+	defer look.Stop()
+	for {
+		select {
+		case <-g.gate.ctx.Done():
+			return false
+		case <-limit.C:
+			return false
+		case <-look.C:
+			if g.gate.registered(p) {
+				return true
+			}
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ func TestGossipReachesAllRegisteredDevices(t *testing.T) {
 
 func TestGossipIsHeardFromADeviceOnceItIsRegistered(t *testing.T) {
 	reg := newRegistry()
-	slow := func(_ *Config, times *timing) { times.stranger = time.Minute }
+	slow := func(_ *Config, times *timing) { times.stranger, times.unknown = time.Minute, time.Minute }
 	a := device(t, reg, wire.Role_ROLE_MEMBER, slow)
 	b := stranger(t, a, slow)
 	b.SetMembers([]wire.DeviceID{a.ID()})

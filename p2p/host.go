@@ -69,6 +69,7 @@ type timing struct {
 	redialMin time.Duration // wait before the second attempt; doubles
 	redialMax time.Duration
 	announce  time.Duration // how often gossip peers are announced again
+	unknown   time.Duration // how long a gossip stream waits for its device's role
 }
 
 func defaultTiming() timing {
@@ -76,7 +77,7 @@ func defaultTiming() timing {
 		stranger: 10 * time.Second, vouched: time.Minute, sweep: time.Second,
 		join: 10 * time.Second, dial: 5 * time.Second,
 		redialMin: 250 * time.Millisecond, redialMax: 10 * time.Second,
-		announce: 30 * time.Second,
+		announce: 30 * time.Second, unknown: 5 * time.Second,
 	}
 }
 

@@ -147,6 +147,9 @@ func TestModulesThatAreNoCommandsAreRefusedAtSubmit(t *testing.T) {
 			complaint(t, n.try(nil, "run", path), 125, path, tt.words)
 		})
 	}
+	if jobs := n.jobs(); len(jobs) > 0 {
+		t.Errorf("what was refused has left jobs: %v", jobs)
+	}
 	good := filepath.Join(dir, "good.wasm")
 	module := header + section(1, oneType) + section(3, oneFunc) + section(5, memory) + section(7, command) + section(10, oneBody)
 	if err := os.WriteFile(good, []byte(module), 0o600); err != nil {
@@ -154,9 +157,6 @@ func TestModulesThatAreNoCommandsAreRefusedAtSubmit(t *testing.T) {
 	}
 	if got := n.do(nil, "run", good); got != "" {
 		t.Errorf("the smallest command prints %q", got)
-	}
-	if jobs := n.jobs(); len(jobs) > 0 {
-		t.Errorf("what was refused has left jobs: %v", jobs)
 	}
 }
 

@@ -29,6 +29,7 @@ type stream struct {
 	r   *running
 	end chan struct{} // closed when the client's stdout has ended
 	hup chan struct{} // closed to end the inputs, or the client's life
+	fed chan struct{} // closed when no more inputs are sent
 
 	mu      sync.Mutex
 	sent    []time.Time       // when each input was first written
@@ -55,14 +56,15 @@ func (s *stream) output(i int) string { return strings.ToUpper(s.input(i)) }
 func (s *stream) begin() {
 	s.t.Helper()
 	s.r = s.on.begin("map", "builtin:upper", "--unordered", "--json", "--id", s.id)
-	s.end, s.hup = make(chan struct{}), make(chan struct{})
-	go s.feed(s.r.stdin, s.hup)
+	s.end, s.hup, s.fed = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	go s.feed(s.r.stdin, s.hup, s.fed)
 	go s.read(s.r.stdout, s.end)
 }
 
 // feed writes inputs until hup closes, or the client is gone. It leaves stdin
 // open: a job whose inputs have not ended stays.
-func (s *stream) feed(in io.Writer, hup <-chan struct{}) {
+func (s *stream) feed(in io.Writer, hup <-chan struct{}, fed chan<- struct{}) {
+	defer close(fed)
 	tick := time.NewTicker(streamTick)
 	defer tick.Stop()
 	s.mu.Lock()
@@ -221,6 +223,11 @@ func (s *stream) complaints() {
 func (s *stream) drain() int {
 	s.t.Helper()
 	close(s.hup)
+	select {
+	case <-s.fed: // one more input may have been on its way
+	case <-time.After(streamLimit):
+		s.t.Fatalf("the client of the map on %s takes no input", s.on.name)
+	}
 	for end := time.Now().Add(2 * streamLimit); s.seen() < s.mark(); time.Sleep(20 * time.Millisecond) {
 		if s.died() || time.Now().After(end) {
 			s.t.Fatalf("of the map on %s %d of %d results have come, its client is gone: %v\n%s",
