@@ -380,8 +380,15 @@ func (o *ordeal) term() (term uint64) {
 func (o *ordeal) diagnose() {
 	for _, n := range append(slices.Clone(o.nodes), o.workers...) {
 		st, err := n.ask()
-		o.t.Logf("%s: quorum %v, coordinator %.12s…, term %d, voters %d (%v)", n.name, st.GetQuorum(), st.GetView().GetCoordinator(),
-			st.GetView().GetTerm(), len(st.GetView().GetVoters()), err)
+		v := st.GetView()
+		o.t.Logf("%s: quorum %v, coordinator %.12s…, term %d, voters %d, log to %d, applied to %d, %d of its pages missing (%v)", n.name, st.GetQuorum(), v.GetCoordinator(),
+			v.GetTerm(), len(v.GetVoters()), st.GetLogIndex(), st.GetApplied(), st.GetPagesMissing(), err)
+		for _, m := range v.GetMemberViews() {
+			o.t.Logf("  it sees %s: online %v, votes %v, %d entries behind, silent for %d ms", m.GetName(), m.GetOnline(), m.GetVoter(), m.GetLag(), m.GetSilentMs())
+		}
+	}
+	for _, s := range o.streams {
+		o.t.Logf("the map through %s: %+v", s.on.name, s.on.job(s.id))
 	}
 }
 
