@@ -35,8 +35,11 @@ var ErrDamaged = errors.New("damaged")
 //
 // A leader whose disk hangs keeps leading: raft's heartbeats go on without it.
 // And some errors of a store make raft panic: those of writing the term and of
-// reading an entry. So an operation that takes too long is told to the group,
-// and what raft cannot take is tried again until it works or the group closes.
+// reading an entry. Where the end of a log was cut off, because the leader has
+// something else there, and that cannot be stored, raft takes the log to be as
+// long as before, and never gets over it. So an operation that takes too long is
+// told to the group, and what raft cannot take is tried again until it works or
+// the group closes.
 type disk struct {
 	logs    raft.LogStore
 	stable  raft.StableStore
@@ -48,6 +51,9 @@ type disk struct {
 	failed func(error)
 	// live is set once raft runs: before, it takes errors as they are.
 	live atomic.Bool
+	// shorter is set from when the end of the log was cut off until entries are
+	// stored in its place.
+	shorter atomic.Bool
 
 	mu     sync.Mutex
 	number uint64
@@ -178,12 +184,29 @@ func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) 
 
 // StoreLogs implements raft.LogStore.
 func (d *disk) StoreLogs(l []*raft.Log) error {
-	return d.do(func() error { return d.logs.StoreLogs(l) })
+	store := func() error { return d.logs.StoreLogs(l) }
+	if !d.shorter.Load() {
+		return d.do(store)
+	}
+	err := d.insist("storing entries in the place of others", store, nil)
+	if err == nil {
+		d.shorter.Store(false)
+	}
+	return err
 }
 
 // DeleteRange implements raft.LogStore.
 func (d *disk) DeleteRange(first, last uint64) error {
-	return d.do(func() error { return d.logs.DeleteRange(first, last) })
+	return d.do(func() error {
+		end, err := d.logs.LastIndex()
+		if err == nil {
+			err = d.logs.DeleteRange(first, last)
+		}
+		if err == nil && last >= end { // else it is old entries that a snapshot has
+			d.shorter.Store(true)
+		}
+		return err
+	})
 }
 
 // Set implements raft.StableStore.

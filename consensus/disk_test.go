@@ -18,6 +18,7 @@ type badDisk struct {
 	raft.LogStore
 	raft.StableStore
 	refuse atomic.Bool // writes and reads of entries fail
+	full   atomic.Bool // no entry is stored
 	mu     sync.Mutex
 	freed  chan struct{} // nil while nothing hangs
 }
@@ -79,6 +80,9 @@ func (d *badDisk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l
 func (d *badDisk) StoreLogs(l []*raft.Log) error {
 	if err := d.work(true); err != nil {
 		return err
+	}
+	if d.full.Load() {
+		return errDisk
 	}
 	return d.LogStore.StoreLogs(l)
 }
@@ -168,6 +172,39 @@ func TestAFollowerWhoseDiskHangsForAWhileCatchesUp(t *testing.T) {
 		}
 		free()
 		agree(t, nodes)
+	})
+}
+
+// Raft cuts the end of a follower's log off, which the leader does not have, and
+// then stores what it has instead. Where that fails, raft takes the log to be as
+// long as before, and looks for what is not there for ever.
+func TestAFollowerWhoseLogIsCutOffOnAFullDiskGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disks := make(map[*node]*badDisk)
+		net, nodes := swarmOf(t, 3, func(t testing.TB, net *network, name string) *node {
+			n, d := bad(t, net, name)
+			disks[n] = d
+			return n
+		})
+		old := leader(nodes)
+		rest := others(nodes, old)
+		term, _ := old.leading()
+		net.isolate(old.self.id, true)
+		for range 5 { // what it stores and nobody else has
+			go old.Propose(t.Context(), term, rename(old.self.id, old.self.id, "alone"))
+			time.Sleep(10 * time.Millisecond)
+		}
+		for range 3 {
+			propose(t, rest, rename(rest[0].self.id, rest[0].self.id, "together"))
+		}
+		disks[old].full.Store(true)
+		net.isolate(old.self.id, false)
+		time.Sleep(3 * time.Second)
+		disks[old].full.Store(false)
+		next := leader(rest)
+		others(rest, next)[0].kill() // so that each entry needs the one whose disk was full
+		propose(t, []*node{next}, rename(next.self.id, next.self.id, "by two"))
+		agree(t, []*node{next, old})
 	})
 }
 
