@@ -288,3 +288,20 @@ func FuzzPeersFile(f *testing.F) {
 		}
 	})
 }
+
+// A process that was killed says nothing: over QUIC its connections seem to live
+// on, and streams on them hang.
+func TestANewConnectionTakesThePlaceOfThoseOfADeadProcess(t *testing.T) {
+	reg := newRegistry()
+	a, b := device(t, reg, wire.Role_ROLE_MEMBER), device(t, reg, wire.Role_ROLE_MEMBER)
+	introduce(a, b)
+	start(t, a) // b only answers: it stands for a process that is gone
+	eventually(t, "the members to connect", func() bool { return a.Connected(b.ID()) })
+	time.Sleep(a.timing.replaced) // connections of one moment are kept: both sides may have dialled
+	again := testHost(t, reg, func(c *Config, _ *timing) { c.Key = b.cfg.Key })
+	introduce(again, a)
+	start(t, again)
+	eventually(t, "the connection of the process before to end", func() bool {
+		return again.Connected(a.ID()) && len(a.stack.swarm.ConnsToPeer(b.self)) == 1 && !b.Connected(a.ID())
+	})
+}

@@ -70,6 +70,7 @@ type timing struct {
 	redialMax time.Duration
 	announce  time.Duration // how often gossip peers are announced again
 	unknown   time.Duration // how long a gossip stream waits for its device's role
+	replaced  time.Duration // a connection older than a new one by that is dead
 }
 
 func defaultTiming() timing {
@@ -77,7 +78,7 @@ func defaultTiming() timing {
 		stranger: 10 * time.Second, vouched: time.Minute, sweep: time.Second,
 		join: 10 * time.Second, dial: 5 * time.Second,
 		redialMin: 250 * time.Millisecond, redialMax: 10 * time.Second,
-		announce: 30 * time.Second, unknown: 5 * time.Second,
+		announce: 30 * time.Second, unknown: 5 * time.Second, replaced: 2 * time.Second,
 	}
 }
 
@@ -158,7 +159,7 @@ func newHost(cfg Config, t timing) (*Host, error) {
 
 // run starts the loops that a host has from its beginning to its end.
 func (h *Host) run() {
-	h.stack.swarm.Notify(&network.NotifyBundle{DisconnectedF: h.disconnected})
+	h.stack.swarm.Notify(&network.NotifyBundle{ConnectedF: h.connected, DisconnectedF: h.disconnected})
 	h.Handle(ProtocolRaft, wire.Role_ROLE_MEMBER, h.raft.accept)
 	h.stack.host.Start()
 	h.wg.Go(h.watchIdentified)

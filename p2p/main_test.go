@@ -49,6 +49,7 @@ func fast() timing {
 		stranger: 300 * time.Millisecond, vouched: 10 * time.Second, sweep: 50 * time.Millisecond,
 		join: 5 * time.Second, dial: 3 * time.Second,
 		redialMin: 20 * time.Millisecond, redialMax: 200 * time.Millisecond, announce: time.Second,
+		replaced: 200 * time.Millisecond,
 	}
 }
 

@@ -192,3 +192,28 @@ func (h *Host) openOn(ctx context.Context, pid peer.ID, protocolName string) (*S
 	}
 	return &Stream{raw: raw, rw: multistream.NewMSSelect(raw, name), local: h.id, remote: deviceID(pid)}, nil
 }
+
+// connected closes the connections with a device that a new one of its making
+// takes the place of. Who has a connection makes no other, save at the same
+// moment as we do: those that are older lead to a process that is gone. Over
+// QUIC nothing else tells, and streams on them would hang for many seconds.
+func (h *Host) connected(n network.Network, c network.Conn) {
+	if c.Stat().Direction != network.DirInbound {
+		return
+	}
+	var dead []network.Conn
+	for _, other := range n.ConnsToPeer(c.RemotePeer()) {
+		if c.Stat().Opened.Sub(other.Stat().Opened) >= h.timing.replaced {
+			dead = append(dead, other)
+		}
+	}
+	if len(dead) == 0 || !h.begin() {
+		return
+	}
+	go func() { // a notifiee must not wait for the network
+		defer h.wg.Done()
+		for _, other := range dead {
+			other.Close()
+		}
+	}()
+}
