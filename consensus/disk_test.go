@@ -101,15 +101,22 @@ func (d *badDisk) Set(key, value []byte) error {
 	return d.StableStore.Set(key, value)
 }
 
-// badLeader makes a swarm of three whose leader's disk can be broken.
-func badLeader(t *testing.T) (nodes []*node, disk *badDisk) {
+// badSwarm makes a swarm of three whose disks can be broken.
+func badSwarm(t *testing.T) (net *network, nodes []*node, disks map[*node]*badDisk) {
 	t.Helper()
-	disks := make(map[*node]*badDisk)
-	_, nodes = swarmOf(t, 3, func(t testing.TB, net *network, name string) *node {
+	disks = make(map[*node]*badDisk)
+	net, nodes = swarmOf(t, 3, func(t testing.TB, net *network, name string) *node {
 		n, d := bad(t, net, name)
 		disks[n] = d
 		return n
 	})
+	return net, nodes, disks
+}
+
+// badLeader makes a swarm of three whose leader's disk can be broken.
+func badLeader(t *testing.T) (nodes []*node, disk *badDisk) {
+	t.Helper()
+	_, nodes, disks := badSwarm(t)
 	agree(t, nodes)
 	first := leader(nodes)
 	return append([]*node{first}, others(nodes, first)...), disks[first]
@@ -153,12 +160,7 @@ func TestALeaderWhoseDiskHangsLeavesTheGroup(t *testing.T) {
 
 func TestAFollowerWhoseDiskHangsForAWhileCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		disks := make(map[*node]*badDisk)
-		_, nodes := swarmOf(t, 3, func(t testing.TB, net *network, name string) *node {
-			n, d := bad(t, net, name)
-			disks[n] = d
-			return n
-		})
+		_, nodes, disks := badSwarm(t)
 		first := leader(nodes)
 		slow := others(nodes, first)[0]
 		free := disks[slow].hang()
@@ -180,12 +182,7 @@ func TestAFollowerWhoseDiskHangsForAWhileCatchesUp(t *testing.T) {
 // long as before, and looks for what is not there for ever.
 func TestAFollowerWhoseLogIsCutOffOnAFullDiskGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		disks := make(map[*node]*badDisk)
-		net, nodes := swarmOf(t, 3, func(t testing.TB, net *network, name string) *node {
-			n, d := bad(t, net, name)
-			disks[n] = d
-			return n
-		})
+		net, nodes, disks := badSwarm(t)
 		old := leader(nodes)
 		rest := others(nodes, old)
 		term, _ := old.leading()

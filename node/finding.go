@@ -266,17 +266,8 @@ func (n *node) leadTerm() uint64 {
 // false word costs a session: the next dial finds the way back.
 func (n *node) heardCoordinator(id wire.DeviceID, term uint64) {
 	link := n.worker.Link()
-	if n.group() != nil || term <= link.Term() {
+	if n.group() != nil || term <= link.Term() || !raise(&n.heardTerm, term) {
 		return
-	}
-	for {
-		heard := n.heardTerm.Load()
-		if term <= heard {
-			return
-		}
-		if n.heardTerm.CompareAndSwap(heard, term) {
-			break
-		}
 	}
 	n.hint.Store(&id)
 	link.Redial()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p"
@@ -163,13 +164,21 @@ func (n *node) heardGeneration(generation uint64) {
 	if m := n.swarm.Load(); m == nil || generation <= m.Generation || generation > wire.MaxGeneration {
 		return
 	}
+	raise(&n.newest, generation)
+	nudge(n.newer)
+}
+
+// raise makes a value the greater one, and reports whether it was less before.
+func raise(value *atomic.Uint64, to uint64) bool {
 	for {
-		newest := n.newest.Load()
-		if generation <= newest || n.newest.CompareAndSwap(newest, generation) {
-			break
+		now := value.Load()
+		if to <= now {
+			return false
+		}
+		if value.CompareAndSwap(now, to) {
+			return true
 		}
 	}
-	nudge(n.newer)
 }
 
 // followGeneration brings this device to the newest generation that it hears of,

@@ -110,6 +110,23 @@ func (l *lan) ip(args ...string) {
 	}
 }
 
+// members starts so many members of one swarm, on the first machines, at
+// addresses of a network, and waits until as many vote as have to.
+func (l *lan) members(network string, size, voters int) (nodes []*node) {
+	l.t.Helper()
+	for i := range size {
+		l.address(i, network)
+		n := l.node(i, string(rune('a'+i)))
+		if i == 0 {
+			nodes = append(nodes, n.up())
+			continue
+		}
+		nodes = append(nodes, n.up("--join", nodes[0].invite("member")))
+	}
+	nodes[0].voters(voters)
+	return nodes
+}
+
 // node returns a node on a machine, with the flags that a person gives: none.
 func (l *lan) node(i int, name string) *node {
 	l.t.Helper()

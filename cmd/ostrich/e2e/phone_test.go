@@ -143,17 +143,8 @@ func TestAPhoneOnALANOutlivesItsBridgeAndItsAddress(t *testing.T) {
 		t.Skip("it takes half a minute")
 	}
 	l := newLAN(t, 4)
-	var nodes []*node
-	for i := range 4 {
-		l.address(i, "10.79.3")
-		nodes = append(nodes, l.node(i, string(rune('a'+i))))
-	}
-	nodes = nodes[:itself]
-	nodes[0].up()
-	for _, n := range nodes[1:] {
-		n.up("--join", nodes[0].invite("member"))
-	}
-	nodes[0].voters(3)
+	l.address(itself, "10.79.3")
+	nodes := l.members("10.79.3", itself, 3)
 	p := l.phone(itself)
 	link := nodes[1].link()
 	if u, err := url.Parse(link); err != nil || u.Hostname() != "10.79.3.12" {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,22 +14,13 @@ func TestAWorkerFindsTheSuccessorOfACoordinatorThatWasCutOff(t *testing.T) {
 		t.Skip("it waits for links to be missed")
 	}
 	l := newLAN(t, 4)
-	var nodes []*node
-	for i := range 4 {
-		l.address(i, "10.79.4")
-		nodes = append(nodes, l.node(i, string(rune('a'+i))))
-	}
-	members, worker := nodes[:3], nodes[3]
-	members[0].up()
-	for _, n := range members[1:] {
-		n.up("--join", members[0].invite("member"))
-	}
-	worker.up("--join", members[0].invite("worker"))
+	members := l.members("10.79.4", 3, 3)
+	l.address(3, "10.79.4")
+	worker := l.node(3, "d").up("--join", members[0].invite("worker"))
 	members[0].online(4)
-	members[0].voters(3)
 	for range 2 {
 		old, others := coordinator(t, members)
-		at := strings.Index("abc", old.name)
+		at := slices.Index(members, old)
 		l.ip("-n", l.machine(at), "link", "set", "eth0", "down")
 		began := time.Now()
 		eventually(t, 2*patience, "the worker has a session with another", func() bool {
