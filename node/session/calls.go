@@ -80,10 +80,18 @@ func (s *calls) begin(request *wire.Request) (answer chan *wire.Response, ok boo
 	return answer, true
 }
 
-// undo forgets a call that was not sent.
+// undo forgets a call that was not sent. A peer that makes answers up may have
+// settled it.
 func (s *calls) undo(id uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, ok := s.open[id]; ok {
+		s.forget(id)
+	}
+}
+
+// forget gives an open call's place back. The caller holds mu.
+func (s *calls) forget(id uint64) {
 	delete(s.open, id)
 	<-s.places
 }
@@ -105,11 +113,10 @@ func (s *calls) settle(response *wire.Response) error {
 	if !ok {
 		return protocolError("an answer to no open request")
 	}
-	delete(s.open, response.GetId())
+	s.forget(response.GetId())
 	if answer != nil {
 		answer <- response
 	}
-	<-s.places
 	return nil
 }
 

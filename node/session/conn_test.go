@@ -317,6 +317,30 @@ func TestACallThatIsGivenUpKeepsItsPlaceUntilItsAnswerComes(t *testing.T) {
 	})
 }
 
+func TestAnAnswerThatComesBeforeItsRequestIsSentHoldsNothingUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRaw(t)
+		sessiontest.Start(r.pair.Coordinator, session.Handler{})
+		fill, full := context.WithTimeout(t.Context(), time.Second)
+		defer full()
+		for r.pair.Coordinator.Send(fill, &wire.Frame{Kind: &wire.Frame_LogLine{LogLine: &wire.LogLine{Message: strings.Repeat("x", 100_000)}}}) == nil {
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		called := make(chan error, 1)
+		go func() {
+			_, err := r.pair.Coordinator.Call(ctx, &wire.Request{})
+			called <- err
+		}()
+		synctest.Wait()
+		r.write(&wire.Frame{Kind: &wire.Frame_Response{Response: &wire.Response{Id: 1}}})
+		synctest.Wait()
+		cancel()
+		if err := <-called; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want %v", err, context.Canceled)
+		}
+	})
+}
+
 func TestAnAnswerThatIsTooLargeIsAnError(t *testing.T) {
 	t.Parallel()
 	a, b := net.Pipe()
