@@ -128,8 +128,8 @@ type Coordinator struct {
 	// when the answer has had time to arrive.
 	expelled []*device
 	running  sync.WaitGroup // sessions, and what ends them
-	// removing is held while a device is removed: the last member must stay.
-	removing sync.Mutex
+	// removing has a token while a device is removed: the last member must stay.
+	removing chan struct{} // cap 1
 }
 
 // swarmFacts never change within a term.
@@ -149,6 +149,7 @@ func New(cfg Config, term uint64) *Coordinator {
 		packs:      newPackCache(cfg.Pages),
 		invites:    rate.NewLimiter(rate.Every(time.Minute/5), 5),
 		kick:       make(chan struct{}, 1),
+		removing:   make(chan struct{}, 1),
 		handshakes: rate.NewLimiter(refusalsPerSecond, refusalBurst),
 		devices:    make(map[wire.DeviceID]*device),
 		left:       make(map[wire.DeviceID]leaving),

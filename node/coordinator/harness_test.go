@@ -30,9 +30,14 @@ type oneGroup struct {
 	// deposed is what Verify answers, and holdsOn what CanLose does.
 	deposed, holdsOn error
 	format           uint32
+	took             time.Duration // what each proposal takes
 }
 
 func (g *oneGroup) Propose(_ context.Context, term uint64, op *wire.Op) (state.OpResult, error) {
+	g.mu.RLock()
+	took := g.took
+	g.mu.RUnlock()
+	time.Sleep(took)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.fail != nil {

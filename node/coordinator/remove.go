@@ -46,8 +46,12 @@ func (a asker) removeDevice(ctx context.Context, r *wire.RemoveDeviceRequest) (*
 // the device as it was; nil if it was removed before.
 func (c *Coordinator) remove(ctx context.Context, actor wire.DeviceID, r *wire.RemoveDeviceRequest) (*state.Device, error) {
 	id := wire.DeviceID(r.GetDeviceId())
-	c.removing.Lock()
-	defer c.removing.Unlock()
+	select {
+	case c.removing <- struct{}{}:
+		defer func() { <-c.removing }()
+	case <-ctx.Done():
+		return nil, wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
+	}
 	record, err := c.registered(id)
 	switch wire.CodeOf(err) {
 	case wire.Code_CODE_UNSPECIFIED:

@@ -2,6 +2,7 @@ package coordinator_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +73,29 @@ func TestADeviceThatWasAwayLearnsThatItWasRemoved(t *testing.T) {
 		h.lead() // another coordinator knows it, too
 		if _, err := h.tryDial(away, 1); wire.CodeOf(err) != wire.Code_CODE_REMOVED {
 			t.Errorf("it dials: %v, want CODE_REMOVED", err)
+		}
+	})
+}
+
+// A mutex held over a proposal would stop the simulated time here for good.
+func TestRemovalsComeOneAfterTheOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		client := h.dial(h.founder, 0)
+		first, second := h.worker(2, 1), h.worker(3, 1)
+		h.group.set(func() { h.group.took = time.Second })
+		begun := time.Now()
+		var both sync.WaitGroup
+		for _, w := range []*peer{first, second} {
+			both.Go(func() {
+				if _, err := client.remove(w.id.ID, false); err != nil {
+					t.Errorf("removing %s: %v", w.id.ID.Short(), err)
+				}
+			})
+		}
+		both.Wait()
+		if took := time.Since(begun); took != 2*time.Second {
+			t.Errorf("both took %v, want 1 s each", took)
 		}
 	})
 }
