@@ -150,11 +150,6 @@ func (a asker) createInvite(ctx context.Context, r *wire.CreateInviteRequest) (*
 		ExpiresAtMs: time.Now().Add(ttl).UnixMilli(),
 	}
 	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_IssueInvite{IssueInvite: issue}})
-	if wire.CodeOf(err) == wire.Code_CODE_CONFLICT {
-		if made := a.c.madeInvite(r, a.id); made != nil { // meanwhile
-			return &wire.CreateInviteResponse{Invite: made}, nil
-		}
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -65,29 +65,38 @@ var errStop = errors.New("the simulation is over")
 // ask sends a request by some member, and by another when there is no answer,
 // until there is one or ctx ends.
 func (s *swarm) ask(ctx context.Context, first *machine, r *wire.Request) (*wire.Response, error) {
-	m := first
-	for {
-		if ctx.Err() != nil {
-			return nil, errStop
-		}
+	for m := first; ctx.Err() == nil; m = nil {
 		if m == nil {
 			m = s.members[rand.IntN(len(s.members))]
 		}
-		p := m.process()
-		if p == nil {
-			m = nil
-			sleep(ctx, 50*time.Millisecond)
-			continue
-		}
-		short, cancel := context.WithTimeout(ctx, callLimit)
-		response, err := p.link().Call(short, r)
-		cancel()
-		if !transient(err) {
+		if response, err := m.askOnce(ctx, r); !transient(err) {
 			return response, err
 		}
-		m = nil
 		sleep(ctx, 50*time.Millisecond)
 	}
+	return nil, errStop
+}
+
+// ask sends a request by this machine only, until there is an answer or ctx
+// ends: what it makes is this machine's.
+func (m *machine) ask(ctx context.Context, r *wire.Request) (*wire.Response, error) {
+	for ctx.Err() == nil {
+		if response, err := m.askOnce(ctx, r); !transient(err) {
+			return response, err
+		}
+		sleep(ctx, 50*time.Millisecond)
+	}
+	return nil, errStop
+}
+
+func (m *machine) askOnce(ctx context.Context, r *wire.Request) (*wire.Response, error) {
+	p := m.process()
+	if p == nil {
+		return nil, wire.Errorf(wire.Code_CODE_UNAVAILABLE, "%s is down", m.name)
+	}
+	short, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return p.link().Call(short, r)
 }
 
 // transient reports whether an answer is none: a call that was given up ends

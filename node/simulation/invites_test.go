@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -24,16 +25,19 @@ func (s *swarm) inviteOnce(ctx context.Context, round int) {
 	name := fmt.Sprintf("guest-%d", round)
 	key := newIdentity("invite " + name).Key
 	uses := 1 + round%3
+	// An invite is its maker's: of another member, the same would be a conflict.
+	maker := s.members[rand.IntN(len(s.members))]
 	h := s.ledger.history
-	act := func(in inviteInput, r *wire.Request) {
+	anyone := func(ctx context.Context, r *wire.Request) (*wire.Response, error) { return s.ask(ctx, nil, r) }
+	act := func(ask func(context.Context, *wire.Request) (*wire.Response, error), in inviteInput, r *wire.Request) {
 		called := time.Now()
-		_, err := s.ask(ctx, nil, r)
+		_, err := ask(ctx, r)
 		if err == errStop {
 			err = wire.Errorf(wire.Code_CODE_UNKNOWN_OUTCOME, "%v", err)
 		}
 		h.invite(called, public(key), in, err)
 	}
-	act(inviteInput{kind: "issue", uses: uses}, &wire.Request{Kind: &wire.Request_CreateInvite{CreateInvite: &wire.CreateInviteRequest{
+	act(maker.ask, inviteInput{kind: "issue", uses: uses}, &wire.Request{Kind: &wire.Request_CreateInvite{CreateInvite: &wire.CreateInviteRequest{
 		Role: wire.Role_ROLE_WORKER, TtlMs: time.Hour.Milliseconds(), MaxUses: uint32(uses), UsesSet: true,
 		LinkKey: public(key), CodeKey: public(newIdentity("code " + name).Key),
 	}}})
@@ -43,7 +47,7 @@ func (s *swarm) inviteOnce(ctx context.Context, round int) {
 		guests.Go(func() {
 			guest := fmt.Sprintf("%s-%d", name, i)
 			for range 2 { // who is in may ask again
-				act(inviteInput{kind: "admit", device: i}, &wire.Request{Kind: &wire.Request_Admit{Admit: &wire.AdmitRequest{
+				act(anyone, inviteInput{kind: "admit", device: i}, &wire.Request{Kind: &wire.Request_Admit{Admit: &wire.AdmitRequest{
 					Join: joinRequest(s.id, key, newIdentity(guest), guest),
 				}}})
 			}
@@ -51,7 +55,7 @@ func (s *swarm) inviteOnce(ctx context.Context, round int) {
 	}
 	if round%4 == 0 {
 		id := inviteID(public(key))
-		act(inviteInput{kind: "revoke"}, &wire.Request{Kind: &wire.Request_RevokeInvite{RevokeInvite: &wire.RevokeInviteRequest{InviteId: id}}})
+		act(anyone, inviteInput{kind: "revoke"}, &wire.Request{Kind: &wire.Request_RevokeInvite{RevokeInvite: &wire.RevokeInviteRequest{InviteId: id}}})
 	}
 	guests.Wait()
 }

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"testing"
@@ -43,6 +44,8 @@ const (
 	// agreeWithin bounds how long members take to agree then.
 	agreeWithin = 10 * time.Second
 	clients     = 4
+	// hangs is how much real time one life may take, many times what it does.
+	hangs = 6 * time.Minute
 )
 
 // life is how long a swarm of so many members lives.
@@ -172,6 +175,7 @@ func simulate(t *testing.T, o options) *ledger {
 	t.Helper()
 	t.Logf("seed %d, %d members, %d devices, %v", o.seed, o.members, o.devices, o.length)
 	dir, begun := folder(t), time.Now()
+	defer watch(o.seed).Stop()
 	var s *swarm
 	var simulated time.Duration
 	synctest.Test(t, func(t *testing.T) {
@@ -183,6 +187,16 @@ func simulate(t *testing.T, o options) *ledger {
 	})
 	took := time.Since(begun)
 	return s.judge(t, simulated, took)
+}
+
+// watch ends the process of a life that hangs, and shows where: what waits for a
+// lock, inside, stops the simulated time, and all of go test's waits with it.
+func watch(seed uint64) *time.Timer {
+	return time.AfterFunc(hangs, func() {
+		fmt.Fprintf(os.Stderr, "the life of seed %d has taken %v\n", seed, hangs)
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
+		os.Exit(2)
+	})
 }
 
 // judge looks for an order of each history.
