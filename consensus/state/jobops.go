@@ -121,7 +121,7 @@ func (s *State) appendInputs(op *wire.AppendInputs) (OpResult, error) {
 	}
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	if j == nil {
-		return OpResult{}, s.unknownJob(op.GetJobId())
+		return OpResult{}, s.NoJob(wire.JobID(op.GetJobId()))
 	}
 	first := segments[0].GetFirst()
 	switch {
@@ -170,7 +170,7 @@ func (s *State) closeInputs(op *wire.CloseInputs) error {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return s.unknownJob(op.GetJobId())
+		return s.NoJob(wire.JobID(op.GetJobId()))
 	case j.total != op.GetTotal():
 		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has %d inputs, not %d", j.id, j.total, op.GetTotal())
 	case j.closed:
@@ -191,7 +191,7 @@ func (s *State) cancelJob(op *wire.CancelJob) error {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return s.unknownJob(op.GetJobId())
+		return s.NoJob(wire.JobID(op.GetJobId()))
 	case j.phase == Cancelled:
 		return nil
 	case j.Ended():
@@ -211,7 +211,7 @@ func (s *State) retryJob(op *wire.RetryJob) (OpResult, error) {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	switch {
 	case j == nil:
-		return OpResult{}, s.unknownJob(op.GetJobId())
+		return OpResult{}, s.NoJob(wire.JobID(op.GetJobId()))
 	case !j.Ended():
 		return OpResult{}, wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has not ended: its failed tasks can run again when it has", j.id)
 	case j.failed == 0:
@@ -244,7 +244,7 @@ func (s *State) purgeJob(op *wire.PurgeJob, record bool) error {
 	case j == nil && !record && s.forgetPast(id):
 		return nil
 	case j == nil:
-		return s.unknownJob(op.GetJobId())
+		return s.NoJob(wire.JobID(op.GetJobId()))
 	}
 	if at, ok := findJob(s.jobOrder, j); ok {
 		s.jobOrder = slices.Delete(s.jobOrder, at, at+1)
@@ -273,10 +273,11 @@ func (s *State) forgetJob(j *Job) {
 	delete(s.jobs, j.id)
 }
 
-// unknownJob says why there is no job of that ID.
-func (s *State) unknownJob(id string) error {
-	if s.findPast(wire.JobID(id)) >= 0 {
-		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has ended, and its client had all its results: its inputs and results are gone", id)
+// NoJob says why there is nothing to have of a job: CODE_PRECONDITION if it
+// ended a while ago, CODE_NOT_FOUND if there is none.
+func (s *State) NoJob(id wire.JobID) error {
+	if s.findPast(id) >= 0 {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has ended, and its client had all its results: they are kept after that only with --detach or --id", id)
 	}
-	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job of that ID: it may have been removed")
+	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s: it may have been removed", id)
 }

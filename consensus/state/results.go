@@ -150,7 +150,7 @@ func (s *State) dropBatch(b *batch) {
 func (s *State) packResults(op *wire.PackResults) error {
 	j := s.jobs[wire.JobID(op.GetJobId())]
 	if j == nil {
-		return s.unknownJob(op.GetJobId())
+		return s.NoJob(wire.JobID(op.GetJobId()))
 	}
 	if err := checkHash("the page of packed results", op.GetPage()); err != nil {
 		return err

@@ -300,21 +300,13 @@ func (c *Coordinator) job(id wire.JobID) (*wire.Job, error) {
 	return job, c.addSoft(id, job)
 }
 
-// noJob says why there is nothing to have of a job.
-func (c *Coordinator) noJob(id wire.JobID) error {
-	var past bool
-	c.cfg.Group.Read(func(s *state.State) { _, past = s.PastJob(id) })
-	if past {
-		return wire.Errorf(wire.Code_CODE_PRECONDITION, "job %s has ended, and its client had all its results: they are kept only with --detach", id)
-	}
-	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "there is no job %s", id)
-}
-
 // addSoft adds the soft state to what a reading of the replicated state found
 // of a job, and says so if it found none.
 func (c *Coordinator) addSoft(id wire.JobID, job *wire.Job) error {
 	if job == nil {
-		return c.noJob(id)
+		var why error
+		c.cfg.Group.Read(func(s *state.State) { why = s.NoJob(id) })
+		return why
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
