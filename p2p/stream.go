@@ -3,6 +3,7 @@ package p2p
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -46,6 +47,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 		n, err = s.rw.Read(p)
 	} else {
 		n, err = s.raw.Read(p)
+	}
+	if n > 0 && err == io.EOF {
+		return n, nil // a broken link's end comes so, too, and the next read tells which
 	}
 	return n, s.explain(err)
 }
