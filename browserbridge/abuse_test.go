@@ -73,8 +73,9 @@ func TestACoordinatorThatNeverReadsHoldsTheBrowserBack(t *testing.T) {
 		sent += n
 	}
 	if !errors.Is(err, browserbridge.ErrNotDraining) || sent > 1<<20+512<<10 {
-		t.Errorf("the browser sent %d bytes, %v; want it to be held back after its own queue and 256 KiB", sent, err)
+		t.Errorf("the browser sent %d bytes, %v; want it to be held back after its own queue and 512 KiB", sent, err)
 	}
+	channel.SetDrain(30 * time.Second) // its stack looks for room after a second
 	go io.Copy(io.Discard, stream)
 	if _, err := channel.Write(block); err != nil {
 		t.Errorf("when the coordinator reads again: %v", err)
@@ -234,7 +235,7 @@ func TestRubbishAtTheSocketsHarmsNobody(t *testing.T) {
 		b[0] &= 0x3f
 		rubbish = append(rubbish, b)
 	}
-	for _, address := range h.Sockets() {
+	for _, address := range h.inside.Sockets() {
 		conn, err := net.Dial("udp", address.String())
 		if err != nil {
 			t.Fatal(err)
@@ -245,7 +246,7 @@ func TestRubbishAtTheSocketsHarmsNobody(t *testing.T) {
 		conn.Close()
 	}
 	for _, b := range rubbish {
-		conn, err := net.Dial("tcp", h.Fallback().String())
+		conn, err := net.Dial("tcp", h.inside.Fallback().String())
 		if err != nil {
 			t.Fatal(err)
 		}

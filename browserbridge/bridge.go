@@ -64,13 +64,16 @@ type Bridge struct {
 	cfg    Config
 	nonces *nonces
 	gate   *gate
-	stack  *stack
+	stack  *stackHost
 	timing timing
-	ctx    context.Context
-	cancel context.CancelFunc
-	audits *rate.Limiter
+	// maxRecords is how many records are sent under one key.
+	maxRecords uint64
+	ctx        context.Context
+	cancel     context.CancelFunc
+	audits     *rate.Limiter
 
-	refused atomic.Uint64
+	refused    atomic.Uint64
+	lastNumber atomic.Uint64 // of a browser
 
 	mu       sync.Mutex
 	closed   bool
@@ -84,7 +87,8 @@ type Bridge struct {
 type timing struct{ handshake, idle, dial, drain, age time.Duration }
 
 // New returns a bridge. It opens no socket and starts nothing until a browser
-// comes. It must be closed.
+// comes; then it starts this program again, whose main must call ChildMain where
+// IsChild. It must be closed.
 func New(c Config) *Bridge {
 	if c.Limits == (Limits{}) {
 		c.Limits = DefaultLimits()
@@ -96,10 +100,35 @@ func New(c Config) *Bridge {
 		shaking:  make(map[*browser]bool),
 		browsers: make(map[*browser]bool),
 		devices:  make(map[wire.DeviceID][]*browser),
+
+		maxRecords: maxRecords,
 	}
-	b.stack = newStack(stackConfig{address: c.Address, records: maxRecords, warn: func(s string) { c.Log.Warn(s) }})
 	b.ctx, b.cancel = context.WithCancel(context.Background())
+	b.stack = newStackHost(b.ctx, c.Log, b.settings, startStack)
 	return b
+}
+
+// settings are what the stack's process is told.
+func (b *Bridge) settings() *wire.StackSettings {
+	return &wire.StackSettings{
+		Version: stackVersion, Address: b.cfg.Address.String(), MaxRecords: b.maxRecords,
+		HandshakeMs: b.timing.handshake.Milliseconds(), IdleMs: b.timing.idle.Milliseconds(),
+		DrainMs: b.timing.drain.Milliseconds(), AgeMs: b.timing.age.Milliseconds(),
+	}
+}
+
+// prepare starts the stack's process, since a browser is about to come.
+func (b *Bridge) prepare() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed || b.stack.running() {
+		return
+	}
+	b.running.Go(func() {
+		if l, err := b.stack.enter(b.ctx); err == nil {
+			b.stack.leave(l)
+		}
+	})
 }
 
 // Status returns what the bridge does now.

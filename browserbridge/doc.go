@@ -3,8 +3,12 @@
 // each, unread, onto a stream to the coordinator.
 //
 //	page ──GET, POST /signal──▶ Bridge ──▶ gate (rates) ─▶ proofs ─▶ admission
-//	  │                                                        │
-//	  └──UDP or TCP──▶ filter ─▶ stack (pion) ─▶ peer ─▶ browser ─▶ splice ─▶ Dial
+//	  │                                              │ offer, answer, end
+//	  │                             ┌── pipe, yamux ─┴─ browser ─▶ splice ─▶ Dial
+//	  └──UDP or TCP──▶ filter ─▶ stack (pion) ─▶ peer ─▶ connection ─▶ splice
+//
+// The second line is a process of its own: this program again, see ChildMain. A
+// panic in the stack ends it, and with it the connections, and never the node.
 //
 // Both sides prove who they are: the browser signs the challenge and its offer,
 // the bridge both descriptions, and with them the fingerprints that DTLS checks.

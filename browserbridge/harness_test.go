@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,7 +25,13 @@ import (
 
 const testSwarm wire.SwarmID = "000102030405060708090a0b0c0d0e0f"
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if browserbridge.IsChild() {
+		go panicWhenAsked()
+		os.Exit(browserbridge.ChildMain(os.Stdin, os.Stdout))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testKey returns the key that is made from a name.
 func testKey(name string) ed25519.PrivateKey {
@@ -39,7 +46,8 @@ func testID(key ed25519.PrivateKey) wire.DeviceID {
 // harness is a bridge with a swarm that is a map.
 type harness struct {
 	*browserbridge.Bridge
-	url string
+	inside *browserbridge.Inside
+	url    string
 	// streams are the coordinator's ends of what the bridge dialled.
 	streams chan net.Conn
 
@@ -79,6 +87,7 @@ func newHarnessAt(t testing.TB, listener net.Listener, change ...func(*browserbr
 		f(&c)
 	}
 	h.Bridge = browserbridge.New(c)
+	h.inside = h.PutInside()
 	server := httptest.NewUnstartedServer(h.Bridge)
 	server.Listener.Close()
 	server.Listener = listener
@@ -199,6 +208,17 @@ func (h *harness) connect(t testing.TB, name string) *gobrowser.Browser {
 	}
 	t.Cleanup(b.Close)
 	return b
+}
+
+// tryConnect connects a device that belongs already for a moment.
+func (h *harness) tryConnect(t testing.TB, name string) error {
+	key := testKey(name)
+	h.belongs(key, wire.Role_ROLE_WORKER)
+	b, err := gobrowser.Connect(within(t), gobrowser.Config{URL: h.url, Key: key})
+	if err == nil {
+		b.Close()
+	}
+	return err
 }
 
 // session opens a channel of b, and returns it and its coordinator's end.

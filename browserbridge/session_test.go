@@ -179,7 +179,7 @@ func TestSessionsWorkOverIPv6(t *testing.T) {
 	if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
-	for _, socket := range h.Sockets() {
+	for _, socket := range h.inside.Sockets() {
 		if !socket.Addr().Is6() {
 			t.Errorf("a socket at %s, where the listener has an IPv6 address", socket)
 		}
@@ -190,7 +190,7 @@ func TestBrowsersUseThePublicPortOfTheAddressTheyCameTo(t *testing.T) {
 	h := newHarness(t, func(c *browserbridge.Config) {
 		c.Address = netip.AddrPortFrom(netip.IPv4Unspecified(), c.Address.Port())
 	})
-	if got := h.Sockets(); len(got) != 0 {
+	if got := h.inside.Sockets(); len(got) != 0 {
 		t.Errorf("before a browser comes there are the sockets %v", got)
 	}
 	h.session(t, h.connect(t, "browser"))
@@ -198,16 +198,16 @@ func TestBrowsersUseThePublicPortOfTheAddressTheyCameTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := h.Sockets(); !slices.Contains(got, want) || len(got) > 2 {
+	if got := h.inside.Sockets(); !slices.Contains(got, want) || len(got) > 2 {
 		t.Errorf("the sockets are %v, want %v and at most one more", got, want)
 	}
 }
 
 func TestAPortThatIsTakenIsReplacedAndSaidSo(t *testing.T) {
-	var said bytes.Buffer
+	said := &sayings{}
 	var taken net.PacketConn
 	h := newHarness(t, func(c *browserbridge.Config) {
-		c.Log = slog.New(slog.NewTextHandler(&said, nil))
+		c.Log = slog.New(slog.NewTextHandler(said, nil))
 		var err error
 		if taken, err = net.ListenPacket("udp", c.Address.String()); err != nil {
 			t.Fatal(err)
@@ -215,9 +215,7 @@ func TestAPortThatIsTakenIsReplacedAndSaidSo(t *testing.T) {
 	})
 	defer taken.Close()
 	h.session(t, h.connect(t, "browser"))
-	if !strings.Contains(said.String(), "is taken") {
-		t.Errorf("people are told %q", said.String())
-	}
+	eventually(t, "people are told", func() bool { return said.has("is taken") })
 }
 
 func TestABrowserWithUDPCostsNoFallback(t *testing.T) {
@@ -243,4 +241,49 @@ func TestABrowserWithUDPCostsNoFallback(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAGoodbyeWaitsForWhatWasSentBeforeIt(t *testing.T) {
+	h := newHarness(t)
+	browser := h.connect(t, "browser")
+	channel, stream := h.session(t, browser)
+	const size = 200 << 10
+	if _, err := channel.Write(make([]byte, size)); err != nil {
+		t.Fatal(err)
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(stream, first); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all of it has left the browser", func() bool { return channel.Queued() == 0 })
+	channel.Close()
+	browser.Close()
+	time.Sleep(100 * time.Millisecond) // in which a bridge that does not wait would give up
+	if rest, err := io.ReadAll(stream); len(rest) != size-1 || err != nil {
+		t.Errorf("the coordinator gets %d bytes more and %v, want %d and a clean end", len(rest), err, size-1)
+	}
+}
+
+func TestSessionsOfAConnectionComeOneAfterTheOther(t *testing.T) {
+	h := newHarness(t)
+	browser := h.connect(t, "browser")
+	first, stream := h.session(t, browser)
+	if _, err := first.Write(make([]byte, 64<<10)); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	second, err := browser.Open(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	select {
+	case <-h.streams:
+		t.Error("the second session begins before the coordinator has all of the first")
+	case <-time.After(300 * time.Millisecond):
+	}
+	if _, err := io.Copy(io.Discard, stream); err != nil {
+		t.Errorf("the first ends with %v, want in good order", err)
+	}
+	h.stream(t)
 }

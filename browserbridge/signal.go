@@ -53,6 +53,7 @@ func (b *Bridge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			b.answer(w, response, err)
 			return
 		}
+		b.prepare()
 		writeJSON(w, http.StatusOK, b.challenge())
 	default:
 		h.Set("Allow", "GET, POST, OPTIONS")
@@ -194,15 +195,14 @@ func (a *arrival) counts(err error) bool {
 
 // admit checks an offer, lets its device in if need be, and answers it.
 func (a *arrival) admit(ctx context.Context) (*wire.SignalResponse, error) {
-	offer, err := a.check()
-	if err != nil {
+	if err := a.check(); err != nil {
 		return nil, err
 	}
 	admitted, err := a.join(ctx)
 	if err != nil {
 		return nil, err
 	}
-	answer, err := a.connect(offer)
+	answer, err := a.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -216,27 +216,26 @@ func (a *arrival) admit(ctx context.Context) (*wire.SignalResponse, error) {
 
 // check verifies all that needs no knowledge of the swarm, cheapest first, and
 // uses the challenge up.
-func (a *arrival) check() (offer, error) {
+func (a *arrival) check() error {
 	b, r := a.bridge, a.request
 	now := time.Now()
 	if r.GetVersion() != Version {
-		return offer{}, wire.Errorf(wire.Code_CODE_VERSION, "the page speaks version %d of the signalling, this node version %d: load the page again", r.GetVersion(), Version)
+		return wire.Errorf(wire.Code_CODE_VERSION, "the page speaks version %d of the signalling, this node version %d: load the page again", r.GetVersion(), Version)
 	}
 	if err := b.nonces.check(r.GetNonce(), now); err != nil {
-		return offer{}, err
+		return err
 	}
-	o, err := parseOffer(r.GetOffer())
-	if err != nil {
-		return offer{}, err
+	if _, err := parseOffer(r.GetOffer()); err != nil {
+		return err
 	}
 	key, err := wire.DeviceID(r.GetDeviceId()).PublicKey()
 	if err != nil {
-		return offer{}, wire.Errorf(wire.Code_CODE_BAD_PROOF, "%v", err)
+		return wire.Errorf(wire.Code_CODE_BAD_PROOF, "%v", err)
 	}
 	if !ed25519.Verify(key, wire.OfferStatement(b.cfg.Swarm, b.cfg.ID, r), r.GetSignature()) {
-		return offer{}, wire.Errorf(wire.Code_CODE_BAD_PROOF, "the offer is not signed by the device that it names, for this node and swarm")
+		return wire.Errorf(wire.Code_CODE_BAD_PROOF, "the offer is not signed by the device that it names, for this node and swarm")
 	}
-	return o, b.nonces.use(r.GetNonce(), now)
+	return b.nonces.use(r.GetNonce(), now)
 }
 
 // join makes sure that the device belongs to the swarm; nil if it did before.
@@ -288,14 +287,14 @@ func (a *arrival) checkJoin(join *wire.JoinRequest) error {
 }
 
 // connect gives the browser a place and answers its offer.
-func (a *arrival) connect(o offer) (string, error) {
+func (a *arrival) connect(ctx context.Context) (string, error) {
 	b := a.bridge
 	x := newBrowser(b, wire.DeviceID(a.request.GetDeviceId()), a.from)
 	if err := b.enter(x); err != nil {
 		x.end(err)
 		return "", err
 	}
-	answer, err := x.begin(o, a.local)
+	answer, err := x.begin(ctx, a.request.GetOffer(), a.local)
 	if err != nil {
 		b.leave(x)
 		return "", err

@@ -2,6 +2,8 @@ package browserbridge
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"testing"
 	"testing/iotest"
 )
@@ -29,6 +31,35 @@ func TestASpliceHoldsMuchOnlyWhileMuchComes(t *testing.T) {
 		if read(step.n, step.times); len(buf) != step.want {
 			t.Errorf("after %s: a buffer of %d bytes, want %d", step.what, len(buf), step.want)
 		}
+	}
+}
+
+// dying gives the end of the pipe below it with its last bytes, as yamux does, and
+// says only then that it is broken.
+type dying struct {
+	left int
+	said bool
+}
+
+var errBroken = errors.New("the pipe is broken")
+
+func (d *dying) Read(p []byte) (int, error) {
+	if d.left == 0 {
+		return 0, errBroken
+	}
+	n := min(len(p), d.left)
+	d.left -= n
+	if d.said {
+		return n, nil
+	}
+	d.said = true
+	return n, io.EOF
+}
+
+func TestABrokenPipeIsNoGoodbye(t *testing.T) {
+	var got bytes.Buffer
+	if err := transfer(&got, &dying{left: 100_000}); err != errBroken || got.Len() != 100_000 {
+		t.Errorf("%d bytes and %v, want all 100,000 and %v", got.Len(), err, errBroken)
 	}
 }
 

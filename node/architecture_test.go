@@ -46,7 +46,7 @@ var house = []struct {
 	{"node/coordinator", []string{"node/session", "consensus/scheduler", "consensus/state", "p2p/blob", "p2p/wire"}, []string{"github.com/libp2p", "github.com/hashicorp", "github.com/tetratelabs"}, "the leader's role sees the group, the pages and the peers through small interfaces of its own, so that a test can lead without Raft and a term is one call"},
 	{"node/control", []string{"p2p/wire", "p2p/wire/wireconnect"}, []string{"github.com/libp2p", "github.com/hashicorp"}, "the local API guards its doors and carries errors; what the calls do is the node's business"},
 	{"node/control/controltest", []string{"p2p/wire", "p2p/wire/wireconnect"}, nil, "a control service in memory stands in for a whole node, so it may not be one"},
-	{"browserbridge", []string{"p2p/wire"}, []string{"github.com/libp2p", "github.com/hashicorp"}, "a bridge relays what it does not understand: who belongs, where the coordinator is and how to let a device in are told to it as functions"},
+	{"browserbridge", []string{"p2p/wire"}, []string{"github.com/libp2p/go-libp2p", "github.com/libp2p/go-libp2p-pubsub", "github.com/hashicorp"}, "a bridge relays what it does not understand: who belongs, where the coordinator is and how to let a device in are told to it as functions"},
 	{"browserbridge/gobrowser", []string{"browserbridge", "p2p/wire"}, []string{"github.com/libp2p"}, "it is the browser's side alone: what it says in a session is its user's business"},
 	{"browserbridge/web", nil, []string{"github.com"}, "the pages are files with headers; what they talk to is on the other side of the network"},
 	{"node", []string{"*"}, nil, "it puts everything together"},
@@ -81,9 +81,11 @@ var owners = []struct {
 	why        string
 }{
 	{"github.com/tetratelabs/wazero", []string{"node/sandbox", "cmd/ostrich", "cmd/swarmbench"}, "programs run in the sandbox's children: no limit of wazero holds inside the node's own process; demo and swarmbench run built-in programs beside it, to compare"},
-	{"github.com/libp2p", []string{"p2p"}, "libp2p stays behind the host, with its gate in front of every stream"},
+	{"github.com/libp2p/go-libp2p", []string{"p2p"}, "libp2p stays behind the host, with its gate in front of every stream"},
+	{"github.com/libp2p/go-libp2p-pubsub", []string{"p2p"}, "gossip goes through the host"},
+	{"github.com/libp2p/go-yamux/v5", []string{"browserbridge"}, "what shares a pipe are the connections of browsers; streams to other devices are libp2p's, behind the host"},
 	{"github.com/hashicorp/raft", []string{"consensus", "p2p"}, "Raft stays behind the group; the host alone gives it streams"},
-	{"github.com/pion", []string{"browserbridge", "browserbridge/gobrowser"}, "the WebRTC stack is old and will be replaced: one package knows it, in three files, and its test double of a browser"},
+	{"github.com/pion", []string{"browserbridge", "browserbridge/gobrowser"}, "the WebRTC stack is old and will be replaced: one package knows it, in three files and a process of its own, and its test double of a browser"},
 	{"rsc.io/qr", []string{"cmd/ostrich"}, "pictures are for people"},
 	{"go.etcd.io/bbolt", []string{"consensus"}, "the log's file has one owner"},
 	{"github.com/spf13", []string{"cmd/ostrich"}, "flags end where the node's configuration begins"},

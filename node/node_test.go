@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ostrich-legs/ostrich/browserbridge"
 	"github.com/ostrich-legs/ostrich/node"
 	"github.com/ostrich-legs/ostrich/node/control"
 	"github.com/ostrich-legs/ostrich/node/sandbox"
@@ -21,6 +22,9 @@ import (
 func TestMain(m *testing.M) {
 	if sandbox.IsChild() {
 		os.Exit(sandbox.ChildMain(os.Args[1:], os.Stdin, os.Stdout))
+	}
+	if browserbridge.IsChild() {
+		os.Exit(browserbridge.ChildMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }

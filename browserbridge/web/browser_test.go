@@ -15,6 +15,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/ostrich-legs/ostrich/browserbridge"
 	"github.com/ostrich-legs/ostrich/browserbridge/web"
 	"github.com/ostrich-legs/ostrich/node/sandbox"
 )
@@ -23,6 +24,9 @@ import (
 func TestMain(m *testing.M) {
 	if sandbox.IsChild() {
 		os.Exit(sandbox.ChildMain(os.Args, os.Stdin, os.Stdout))
+	}
+	if browserbridge.IsChild() {
+		os.Exit(browserbridge.ChildMain(os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }

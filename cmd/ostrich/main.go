@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ostrich-legs/ostrich/browserbridge"
 	"github.com/ostrich-legs/ostrich/node/sandbox"
 	"github.com/ostrich-legs/ostrich/p2p"
 )
@@ -24,6 +25,9 @@ import (
 func main() {
 	if sandbox.IsChild() {
 		os.Exit(sandbox.ChildMain(os.Args[1:], os.Stdin, os.Stdout))
+	}
+	if browserbridge.IsChild() {
+		os.Exit(browserbridge.ChildMain(os.Stdin, os.Stdout))
 	}
 	p2p.SetLibraryLog(slog.DiscardHandler)
 	log.SetOutput(io.Discard) // some libraries of libp2p's write there

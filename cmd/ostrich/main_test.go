@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ostrich-legs/ostrich/browserbridge"
 	"github.com/ostrich-legs/ostrich/node/control"
 	"github.com/ostrich-legs/ostrich/node/control/controltest"
 	"github.com/ostrich-legs/ostrich/node/sandbox"
@@ -25,7 +26,7 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 const actAsOstrich = "OSTRICH_TEST_MAIN"
 
 func TestMain(m *testing.M) {
-	if sandbox.IsChild() || os.Getenv(actAsOstrich) == "1" {
+	if sandbox.IsChild() || browserbridge.IsChild() || os.Getenv(actAsOstrich) == "1" {
 		main()
 	}
 	time.Local = time.UTC

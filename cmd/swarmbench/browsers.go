@@ -146,7 +146,7 @@ func (e *env) crowdOnce(ctx context.Context) (r crowdRun, err error) {
 	}
 	defer s.stop()
 	time.Sleep(time.Second) // what starting has left to do
-	before := memoryOf(s[0].cmd.Process.Pid).anonymous
+	before := bridgeMemory(s[0].cmd.Process.Pid)
 	r.alone = float64(before) / (1 << 20)
 	begun := time.Now()
 	c, err := e.crowd(ctx, s[0])
@@ -210,14 +210,14 @@ func (r *crowdRun) watchIdle(ctx context.Context, n *node, c *crowd) error {
 	if err != nil {
 		return err
 	}
-	cpu := cpuOf(n.cmd.Process.Pid)
+	cpu := bridgeCPU(n.cmd.Process.Pid)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(crowdWatch):
 	}
-	r.idleCPU = 100 * (cpuOf(n.cmd.Process.Pid) - cpu).Seconds() / crowdWatch.Seconds()
-	r.idle = float64(memoryOf(n.cmd.Process.Pid).anonymous)
+	r.idleCPU = 100 * (bridgeCPU(n.cmd.Process.Pid) - cpu).Seconds() / crowdWatch.Seconds()
+	r.idle = float64(bridgeMemory(n.cmd.Process.Pid))
 	after, err := c.report()
 	r.received = float64(after.Received-before.Received) / crowdSize * beat.Seconds() / crowdWatch.Seconds()
 	return err

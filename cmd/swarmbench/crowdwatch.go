@@ -37,7 +37,7 @@ func watchCrowd(ctx context.Context, n *node) *crowdWatcher {
 				return
 			case <-tick.C:
 			}
-			seen.most = max(seen.most, memoryOf(n.cmd.Process.Pid).anonymous)
+			seen.most = max(seen.most, bridgeMemory(n.cmd.Process.Pid))
 			if i%10 == 0 {
 				seen.look(ctx, n)
 			}

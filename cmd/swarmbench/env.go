@@ -241,6 +241,38 @@ func memoryOf(pid int) (m memory) {
 	return m
 }
 
+// bridgeOf lists a node and the process of its WebRTC stack, where there is one.
+func bridgeOf(node int) (pids []int) {
+	pids = append(pids, node)
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", node)) // the pattern is good
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // of a thread that has ended
+		for _, child := range strings.Fields(string(children)) {
+			env, _ := os.ReadFile("/proc/" + child + "/environ")
+			if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(env), "OSTRICH_BRIDGE_CHILD=1") {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
+// bridgeMemory is the anonymous memory of a node with its WebRTC stack, in bytes,
+// and bridgeCPU the processor time that both have used.
+func bridgeMemory(node int) (sum int64) {
+	for _, pid := range bridgeOf(node) {
+		sum += memoryOf(pid).anonymous
+	}
+	return sum
+}
+
+func bridgeCPU(node int) (sum time.Duration) {
+	for _, pid := range bridgeOf(node) {
+		sum += cpuOf(pid)
+	}
+	return sum
+}
+
 // anonymous is the anonymous memory of all nodes, in MiB.
 func (s swarm) anonymous() float64 {
 	var sum int64

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -147,6 +148,14 @@ func TestNoChildOutlivesItsKilledNode(t *testing.T) {
 	eventually(t, patience, "two children spin", func() bool {
 		pids = children(t, n.pid())
 		return len(pids) == 2 && !slices.ContainsFunc(pids, func(pid int) bool { return processorTime(pid) < 20 })
+	})
+	answer, err := http.Get(n.status().Addresses.Public + "/signal") // as a page that is about to come
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	eventually(t, patience, "the WebRTC stack has a process", func() bool {
+		return slices.ContainsFunc(processes(t), func(p process) bool { return p.stack && p.parent == n.pid() })
 	})
 	n.kill()
 	killed := time.Now()

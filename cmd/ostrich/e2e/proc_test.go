@@ -22,6 +22,7 @@ func needProc(t *testing.T) {
 type process struct {
 	pid, parent int
 	child       bool // of a sandbox
+	stack       bool // for the connections of browsers
 }
 
 // processes lists all of the built program that are alive, whoever their parent
@@ -53,7 +54,9 @@ func processes(t *testing.T) (all []process) {
 		var p process
 		p.pid, _ = strconv.Atoi(filepath.Base(dir))
 		p.parent, _ = strconv.Atoi(f[1])
-		p.child = bytes.Contains(append([]byte{0}, env...), []byte("\x00OSTRICH_SANDBOX_CHILD=1\x00"))
+		env = append([]byte{0}, env...)
+		p.child = bytes.Contains(env, []byte("\x00OSTRICH_SANDBOX_CHILD=1\x00"))
+		p.stack = bytes.Contains(env, []byte("\x00OSTRICH_BRIDGE_CHILD=1\x00"))
 		all = append(all, p)
 	}
 	return all
