@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -238,6 +239,58 @@ func mapWhile(t *testing.T, from *machine, p *tab, happens func()) {
 	if n := strings.Count(out.String(), "\n"); n != 100 {
 		t.Errorf("%d outputs, want 100", n)
 	}
+}
+
+func TestAPageOutlivesACrashOfTheWebRTCStack(t *testing.T) {
+	binary := build(t)
+	browser := startBrowser(t)
+	a := start(t, binary, "alpha")
+	p := open(t, browser, a.invite().Link)
+	p.loses.Store(true)
+	p.until("the page is ready", func() bool { return p.text("headline") == "Ready" })
+	cmd := a.command("map", "builtin:spin", "--range", "0..99", "--require", "browser", "--", "5000")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("the page computes", func() bool { return p.text("done") != "0" })
+	stack, err := os.FindProcess(a.stack())
+	if err == nil {
+		err = stack.Kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("map: %v", err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 100 {
+		t.Errorf("%d outputs, want 100", n)
+	}
+	if list := a.browsers(); len(list) != 1 {
+		t.Errorf("devices: %+v", list)
+	}
+}
+
+// stack is the process of the node's WebRTC stack.
+func (m *machine) stack() int {
+	m.t.Helper()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", m.up.Process.Pid))
+	if err != nil || len(lists) == 0 {
+		m.t.Skip("this system does not list the children of a process")
+	}
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // of a thread that has ended
+		for _, child := range strings.Fields(string(children)) {
+			env, _ := os.ReadFile("/proc/" + child + "/environ")
+			if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(env), "OSTRICH_BRIDGE_CHILD=1") {
+				return pid
+			}
+		}
+	}
+	m.t.Fatal("the WebRTC stack has no process")
+	return 0
 }
 
 func TestARealNodeTakesCodesAndRefusesInvitesThatAreNoneAnyMore(t *testing.T) {
