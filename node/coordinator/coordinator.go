@@ -124,6 +124,7 @@ type Coordinator struct {
 	done       doneRate
 	ended      bool
 	removal    time.Time // when somebody last asked to take this node out
+	membersDue bool      // devices are to be told who the members are
 	// expelled are the sessions of devices that removed themselves: they end
 	// when the answer has had time to arrive.
 	expelled []*device

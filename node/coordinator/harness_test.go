@@ -186,7 +186,12 @@ func (h *harness) lead() {
 		Group:       h.group,
 		Pages:       h.pages,
 		Replication: h.replication,
-		Peers:       func([]wire.DeviceID) []*wire.Peer { return nil },
+		Peers: func(ids []wire.DeviceID) (peers []*wire.Peer) {
+			for _, id := range ids {
+				peers = append(peers, &wire.Peer{Id: string(id)})
+			}
+			return peers
+		},
 		Publish: func(l *wire.LogLine) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -247,6 +252,7 @@ type peer struct {
 	leases chan *wire.Lease
 	cancel chan *wire.CancelTasks
 	acks   chan *wire.ResultsAck
+	news   chan *wire.Welcome // after the first
 	ended  chan error
 }
 
@@ -281,7 +287,7 @@ func (h *harness) dialAs(id session.Identity, hello *wire.Hello) (*peer, error) 
 	p := &peer{
 		h: h, id: id, conn: conn, link: link,
 		leases: make(chan *wire.Lease, 1000), cancel: make(chan *wire.CancelTasks, 1000),
-		acks: make(chan *wire.ResultsAck, 1000), ended: make(chan error, 1),
+		acks: make(chan *wire.ResultsAck, 1000), news: make(chan *wire.Welcome, 1000), ended: make(chan error, 1),
 	}
 	go func() {
 		err := conn.Run(context.Background(), session.Handler{Frame: p.frame})
@@ -301,6 +307,8 @@ func (p *peer) frame(f *wire.Frame) error {
 		p.cancel <- k.CancelTasks
 	case *wire.Frame_ResultsAck:
 		p.acks <- k.ResultsAck
+	case *wire.Frame_Welcome:
+		p.news <- k.Welcome
 	default:
 		return fmt.Errorf("an unexpected frame %T", k)
 	}

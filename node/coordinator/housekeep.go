@@ -23,6 +23,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 		}
 		now := time.Now()
 		c.freeGone(now)
+		c.tellMembers()
 		if now.After(nextSpeed) {
 			c.correctSpeeds()
 			nextSpeed = now.Add(heartbeatEvery)
@@ -54,6 +55,29 @@ func (c *Coordinator) freeGone(now time.Time) {
 		c.running.Go(func() { d.conn.Close(removedText, false) })
 	}
 	c.expelled = nil
+}
+
+// tellMembers tells devices that do not replicate the registry who the members
+// are and where, when that has changed: a worker outlives those that it knew when
+// its session began. Pages ask for other bridges by themselves.
+func (c *Coordinator) tellMembers() {
+	c.mu.Lock()
+	due := c.membersDue
+	c.membersDue = false
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	members := c.members()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.devices {
+		record, err := c.registered(d.id)
+		if err != nil || record.Role >= wire.Role_ROLE_MEMBER || d.profile.GetType() == wire.DeviceType_DEVICE_TYPE_BROWSER || !d.gone.IsZero() {
+			continue
+		}
+		d.conn.Post(&wire.Frame{Kind: &wire.Frame_Welcome{Welcome: c.welcome(record, members)}})
+	}
 }
 
 // notePresence records which devices have gone offline: the transition only.

@@ -301,3 +301,50 @@ func TestADevicesLinesCannotPaintTerminalsNorFloodTheLog(t *testing.T) {
 		}
 	})
 }
+
+// A worker outlives the members that it knew when its session began: it is told of
+// each that comes, and of each that is taken out.
+func TestAWorkerIsToldWhoTheMembersAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		client := h.dial(h.founder, 0)
+		worker := h.worker(2, 1)
+		time.Sleep(5 * time.Second)
+		for len(worker.news) > 0 { // of the founder
+			<-worker.news
+		}
+		member := identity(4)
+		h.register(member, wire.Role_ROLE_MEMBER)
+		h.dial(member, 0)
+		told := func() (ids []string) {
+			select {
+			case w := <-worker.news:
+				if w.GetRole() != wire.Role_ROLE_WORKER || w.GetHeartbeatMs() == 0 {
+					t.Errorf("news of another kind: %v", w)
+				}
+				for _, m := range w.GetMembers() {
+					ids = append(ids, m.GetId())
+				}
+				slices.Sort(ids)
+			case <-time.After(5 * time.Second):
+				t.Error("the worker is told nothing")
+			}
+			return ids
+		}
+		both := []string{string(h.founder.ID), string(member.ID)}
+		slices.Sort(both)
+		if got := told(); !slices.Equal(got, both) {
+			t.Errorf("when a member has come: %v, want %v", got, both)
+		}
+		if _, err := client.remove(member.ID, false); err != nil {
+			t.Fatal(err)
+		}
+		if got := told(); !slices.Equal(got, []string{string(h.founder.ID)}) {
+			t.Errorf("when it was removed: %v, want the founder", got)
+		}
+		time.Sleep(time.Minute)
+		if len(worker.news)+len(client.news) > 0 {
+			t.Error("there is news when nothing has changed, or for a member")
+		}
+	})
+}

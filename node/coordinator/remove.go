@@ -150,6 +150,7 @@ func (c *Coordinator) expel(id, asker wire.DeviceID) {
 	defer c.mu.Unlock()
 	delete(c.left, id)
 	delete(c.reports, id)
+	c.membersDue = true
 	d := c.devices[id]
 	if d == nil {
 		return

@@ -88,13 +88,17 @@ func (c *Coordinator) admit(hello *wire.Hello) (*wire.Welcome, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c.welcome(d, c.members()), nil
+}
+
+func (c *Coordinator) welcome(d state.Device, members []*wire.Peer) *wire.Welcome {
 	return &wire.Welcome{
 		Role:        d.Role,
-		Members:     c.members(),
+		Members:     members,
 		HeartbeatMs: heartbeatEvery.Milliseconds(),
 		SwarmName:   c.swarm.name,
 		DeviceName:  d.Name,
-	}, nil
+	}
 }
 
 // registered returns the record of a device that belongs to the swarm.
@@ -145,6 +149,9 @@ func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) *wire.Goodby
 		return &wire.Goodbye{Reason: removedText}
 	}
 	d.mode = record.Mode
+	if record.Role >= wire.Role_ROLE_MEMBER {
+		c.membersDue = true // it is new, or somewhere else
+	}
 	old := c.devices[d.id]
 	c.devices[d.id] = d
 	delete(c.left, d.id)

@@ -18,6 +18,7 @@ const (
 
 // Numbers of the frame's kinds in session.proto.
 const (
+	kindWelcome     = 4
 	kindGoodbye     = 6
 	kindPing        = 7
 	kindPong        = 8
@@ -34,7 +35,7 @@ const (
 // Kinds that may arrive, as a bit set.
 const (
 	bothWays = 1<<kindGoodbye | 1<<kindPing | 1<<kindPong | 1<<kindRequest | 1<<kindResponse
-	toDevice = bothWays | 1<<kindLease | 1<<kindCancelTasks | 1<<kindResultsAck
+	toDevice = bothWays | 1<<kindWelcome | 1<<kindLease | 1<<kindCancelTasks | 1<<kindResultsAck
 	upward   = bothWays | 1<<kindHeartbeat | 1<<kindResults | 1<<kindLogLine
 )
 

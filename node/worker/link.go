@@ -34,7 +34,7 @@ type LinkConfig struct {
 	// Welcome, with the swarm's generation as the coordinator has signed it.
 	Generation func(uint64)
 	// Welcome, if not nil, is called at the start of each session, before its
-	// first frame.
+	// first frame, and when the members have changed.
 	Welcome func(*wire.Welcome)
 	// Refused, if not nil, is called when a coordinator, or a member that is
 	// none, refuses.
@@ -176,7 +176,7 @@ func (l *Link) keep(ctx context.Context, conn *session.Conn, welcome *wire.Welco
 		l.handler.Opened(conn, welcome)
 	}
 	l.config.Log.Info("session with the coordinator", "coordinator", conn.Remote(), "term", conn.Term())
-	err := conn.Run(context.WithoutCancel(ctx), session.Handler{Frame: l.handler.Frame})
+	err := conn.Run(context.WithoutCancel(ctx), session.Handler{Frame: l.frame})
 	l.set(nil, err)
 	if l.handler.Closed != nil {
 		l.handler.Closed()
@@ -185,6 +185,21 @@ func (l *Link) keep(ctx context.Context, conn *session.Conn, welcome *wire.Welco
 		l.config.Log.Info("the session with the coordinator ended", "coordinator", conn.Remote(), "reason", err)
 	}
 	return err
+}
+
+// frame takes what the coordinator sends: news of the members here, the rest
+// where the link's work is done.
+func (l *Link) frame(f *wire.Frame) error {
+	if news := f.GetWelcome(); news != nil {
+		if l.config.Welcome != nil {
+			l.config.Welcome(news)
+		}
+		return nil
+	}
+	if l.handler.Frame == nil {
+		return nil
+	}
+	return l.handler.Frame(f)
 }
 
 // set notes the session, or why there is none.

@@ -668,6 +668,8 @@ func (x *Proof) GetSignature() []byte {
 	return nil
 }
 
+// Welcome ends the handshake. A device that is no member, and no browser, gets
+// another one when the members have changed.
 type Welcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Role  Role                   `protobuf:"varint,1,opt,name=role,proto3,enum=ostrich.v1.Role" json:"role,omitempty"`

@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -183,4 +186,24 @@ func TestStatusAnswersWithoutQuorum(t *testing.T) {
 	nodes[1].up()
 	nodes[0].awaitReady()
 	works(t, nodes[0])
+}
+
+// A worker that joined when there was one member works on for those that came
+// later, when that one is gone for good.
+func TestAWorkerOutlivesTheMembersThatItJoinedBy(t *testing.T) {
+	a := newNode(t, "a").up()
+	w := newNode(t, "w").up("--join", a.invite("worker"))
+	a.online(2)
+	b := newNode(t, "b", "--slots", "0").up("--join", a.invite("member"))
+	c := newNode(t, "c", "--slots", "0").up("--join", a.invite("member"))
+	a.voters(3)
+	eventually(t, patience, "the worker remembers the members that came", func() bool {
+		known, err := os.ReadFile(filepath.Join(w.dir, "peers.json"))
+		return err == nil && bytes.Contains(known, []byte(b.status().DeviceID)) && bytes.Contains(known, []byte(c.status().DeviceID))
+	})
+	a.kill()
+	// The members that are left run nothing themselves.
+	if got, want := b.do(strings.NewReader("x\ny\n"), "map", "builtin:upper"), "X\nY\n"; got != want {
+		t.Errorf("a map gives %q, want %q", got, want)
+	}
 }

@@ -269,6 +269,9 @@ export const ProofSchema: GenMessage<Proof> = /*@__PURE__*/
   messageDesc(file_p2p_wire_session, 3);
 
 /**
+ * Welcome ends the handshake. A device that is no member, and no browser, gets
+ * another one when the members have changed.
+ *
  * @generated from message ostrich.v1.Welcome
  */
 export type Welcome = Message<"ostrich.v1.Welcome"> & {
