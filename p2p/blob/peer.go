@@ -59,19 +59,40 @@ func newPeer(id wire.DeviceID, dial func(context.Context, wire.DeviceID) (net.Co
 	}
 }
 
+// callFunc is call or insist.
+type callFunc func(ctx context.Context, limit chan struct{}, do func(net.Conn) error) error
+
 // call runs do with a stream to the peer, under one of the limits puts and
 // gets. do leaves the stream at the end of a message or returns an error. It
-// may run twice: a stream that was open before may be dead by now.
+// may run twice: a stream that was open before may be dead by now. A peer that
+// did not answer a moment ago is not asked.
 func (p *peer) call(ctx context.Context, limit chan struct{}, do func(net.Conn) error) error {
+	return under(ctx, limit, func() error {
+		if err := p.paused(); err != nil {
+			return err
+		}
+		return p.converse(ctx, do)
+	})
+}
+
+// insist is call, of a peer that may not have answered a moment ago.
+func (p *peer) insist(ctx context.Context, limit chan struct{}, do func(net.Conn) error) error {
+	return under(ctx, limit, func() error { return p.converse(ctx, do) })
+}
+
+// under runs f under a limit.
+func under(ctx context.Context, limit chan struct{}, f func() error) error {
 	select {
 	case limit <- struct{}{}:
 		defer func() { <-limit }()
+		return f()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := p.paused(); err != nil {
-		return err
-	}
+}
+
+// converse runs do over a stream that is open, or over a new one.
+func (p *peer) converse(ctx context.Context, do func(net.Conn) error) error {
 	if conn := p.takeIdle(); conn != nil {
 		if err := p.use(ctx, conn, do); err == nil || ctx.Err() != nil {
 			return err

@@ -1,11 +1,14 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -51,7 +54,7 @@ func (x *Exchange) put(ctx context.Context, data []byte, reserve uint64) (wire.H
 	h := wire.HashOf(data)
 	undecided, decide := context.WithCancel(ctx)
 	defer decide()
-	answers := make(chan answer, len(voters))
+	answers := make(chan answer, 2*len(voters))
 	for _, voter := range voters {
 		if voter != x.cfg.Self {
 			x.send(undecided, voter, page{h, data}, answers)
@@ -78,7 +81,9 @@ type page struct {
 
 // send puts the page on a voter, in the background. It waits for a place among
 // those on their way there only while the put is undecided; a voter that is too
-// slow for that is left to its own repair.
+// slow for that is left to its own repair. One that does not answer is asked
+// again while the put is undecided: it may have just come back, and be the one
+// that is needed. Then answers gets a second one of it, of a success or refusal.
 func (x *Exchange) send(undecided context.Context, voter wire.DeviceID, pg page, answers chan<- answer) {
 	p := x.peer(voter)
 	started := x.start(func() {
@@ -87,18 +92,38 @@ func (x *Exchange) send(undecided context.Context, voter wire.DeviceID, pg page,
 			return
 		}
 		defer p.leave()
-		var refusal error
-		err := p.call(x.ctx, p.puts, func(conn net.Conn) (err error) {
-			refusal, err = putOver(conn, pg.hash, pg.data)
-			return err
-		})
-		if err == nil {
-			err = refusal
+		refusal, err := x.putOn(p, pg, p.call)
+		answers <- answer{voter, cmp.Or(err, refusal)}
+		for err != nil && pause(undecided, firstPause) {
+			if refusal, err = x.putOn(p, pg, p.insist); err == nil {
+				answers <- answer{voter, refusal}
+			}
 		}
-		answers <- answer{voter, err}
 	})
 	if !started {
 		answers <- answer{voter, errClosed()}
+	}
+}
+
+// putOn puts the page on a voter once: refusal is its answer, err says that there
+// was none.
+func (x *Exchange) putOn(p *peer, pg page, call callFunc) (refusal, err error) {
+	err = call(x.ctx, p.puts, func(conn net.Conn) (err error) {
+		refusal, err = putOver(conn, pg.hash, pg.data)
+		return err
+	})
+	return refusal, err
+}
+
+// pause waits so long; false: ctx ended before.
+func pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -106,14 +131,15 @@ func (x *Exchange) send(undecided context.Context, voter wire.DeviceID, pg page,
 // that they cannot any more.
 func await(ctx context.Context, answers <-chan answer, n int) error {
 	need, have := n/2+1, 0
-	var refused []answer
+	refused := make(map[wire.DeviceID]error)
 	for have < need && (len(refused) <= n-need || len(answers) > 0) {
 		select {
 		case a := <-answers:
 			if a.err == nil {
 				have++
+				delete(refused, a.voter)
 			} else {
-				refused = append(refused, a)
+				refused[a.voter] = a.err
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("%d of %d voters had it and %d are needed: %w", have, n, need, ctx.Err())
@@ -123,10 +149,10 @@ func await(ctx context.Context, answers <-chan answer, n int) error {
 		return nil
 	}
 	code := wire.Code_CODE_UNAVAILABLE
-	words := make([]string, len(refused))
-	for i, a := range refused {
-		words[i] = fmt.Sprintf("%s: %v", a.voter.Short(), a.err)
-		if wire.CodeOf(a.err) == wire.Code_CODE_NO_SPACE {
+	var words []string
+	for _, voter := range slices.Sorted(maps.Keys(refused)) {
+		words = append(words, fmt.Sprintf("%s: %v", voter.Short(), refused[voter]))
+		if wire.CodeOf(refused[voter]) == wire.Code_CODE_NO_SPACE {
 			code = wire.Code_CODE_NO_SPACE
 		}
 	}

@@ -178,6 +178,36 @@ func TestAVoterThatCameBackIsUsedAgain(t *testing.T) {
 	})
 }
 
+// After a takeover the voter that came back last is needed at once, and the one
+// that has just died is not known to be dead.
+func TestAVoterThatFailedAMomentAgoIsAskedAgainWhileItIsNeeded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, 3)
+		defer c.close()
+		back, dead := c.nodes[1], c.nodes[2]
+		back.fault.Store(int32(refusing))
+		for range 5 {
+			if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(lastPause)
+		}
+		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+			t.Fatal(err)
+		}
+		back.fault.Store(int32(healthy))
+		dead.fault.Store(int32(mute))
+		c.nodes[0].peer(dead.id).closeIdle()
+		begun := time.Now()
+		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begun); took > 2*firstPause {
+			t.Errorf("the put took %v: it waited for the dead voter, not for the one that is back", took)
+		}
+	})
+}
+
 func TestADeadStreamIsReplacedWithinThePut(t *testing.T) {
 	c := newCluster(t, 2, 2)
 	if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
