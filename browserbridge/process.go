@@ -11,6 +11,13 @@ import (
 	"time"
 )
 
+// childVariable marks the environment of a stack's process.
+const childVariable = "OSTRICH_BRIDGE_CHILD"
+
+// IsChild reports whether this process was started by a Bridge, and must call
+// ChildMain instead of anything else.
+func IsChild() bool { return os.Getenv(childVariable) == "1" }
+
 // exitLimit is how long a process that has nobody to work for takes to end.
 const exitLimit = 2 * time.Second
 

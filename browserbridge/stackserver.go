@@ -25,16 +25,10 @@ const (
 	stackVersion = 1
 	// maxStackMessage bounds one message of theirs.
 	maxStackMessage = 64 << 10
-	// childVariable marks the environment of such a process.
-	childVariable = "OSTRICH_BRIDGE_CHILD"
 	// gcPercent is how much garbage the process lets be, of what lives: the stack
 	// makes little, and what lives are a thousand connections.
 	gcPercent = 50
 )
-
-// IsChild reports whether this process was started by a Bridge, and must call
-// ChildMain instead of anything else.
-func IsChild() bool { return os.Getenv(childVariable) == "1" }
 
 // ChildMain is the whole life of the process that holds a bridge's WebRTC stack:
 // it serves the node at the other end of in and out, until in ends, and returns

@@ -142,9 +142,10 @@ func embeds(doc *ast.CommentGroup) bool {
 
 // readers of the environment below cmd, and why.
 var readers = map[string]string{
-	"node/sandbox/child.go":   "the variable is how a child knows that it is one",
-	"node/sandbox/process.go": "a child gets the few variables that its system needs, and none of the node's others",
-	"node/profile.go":         "a notebook's host says by a variable what it is: a fact of the machine, as its cores are",
+	"node/sandbox/child.go":    "the variable is how a child knows that it is one",
+	"node/sandbox/process.go":  "a child gets the few variables that its system needs, and none of the node's others",
+	"browserbridge/process.go": "both, for the process of the WebRTC stack",
+	"node/profile.go":          "a notebook's host says by a variable what it is: a fact of the machine, as its cores are",
 }
 
 func TestOnlyProgramsReadTheEnvironment(t *testing.T) {
