@@ -32,7 +32,7 @@ func (j *job) view() *wire.Job {
 	v := &wire.Job{
 		Id: j.id, Spec: j.spec, State: j.state, Submitter: Self, CreatedAtMs: Time, Error: j.reason,
 		Tasks:       &wire.TaskCounts{Total: total, Pending: total - done, Completed: done - j.failed, Failed: j.failed},
-		InputDigest: j.digest[:], InputsClosed: j.closed,
+		InputDigest: bytes.Clone(j.digest[:]), InputsClosed: j.closed,
 	}
 	switch {
 	case j.ended():
