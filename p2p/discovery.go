@@ -244,18 +244,34 @@ func (h *Host) watchIdentified() {
 }
 
 func (h *Host) identified(e event.EvtPeerIdentificationCompleted) {
-	id := deviceID(e.Peer)
-	if !h.book.isMember(id) && !h.registered(e.Peer) {
+	h.gossip.announce(e.Peer)
+	h.learnFrom(e.Conn, e.ListenAddrs)
+}
+
+// learnConnected learns where those devices listen who were identified before
+// this node knew them: one that has joined may call before the replicated state
+// tells of it.
+func (h *Host) learnConnected() {
+	for _, c := range h.stack.swarm.Conns() {
+		if p := c.RemotePeer(); len(h.book.addresses(deviceID(p))) == 0 {
+			h.learnFrom(c, h.stack.swarm.Peerstore().Addrs(p))
+		}
+	}
+}
+
+// learnFrom takes what a known device says of where it listens.
+func (h *Host) learnFrom(c network.Conn, listens []ma.Multiaddr) {
+	id := deviceID(c.RemotePeer())
+	if !h.book.isMember(id) && !h.registered(c.RemotePeer()) {
 		return
 	}
-	h.gossip.announce(e.Peer)
-	ip, ok := ipOf(e.Conn.RemoteMultiaddr())
+	ip, ok := ipOf(c.RemoteMultiaddr())
 	near := ok && ip.IsLoopback()
 	var addrs []ma.Multiaddr
-	if e.Conn.Stat().Direction == network.DirOutbound && usable(e.Conn.RemoteMultiaddr()) {
-		addrs = append(addrs, e.Conn.RemoteMultiaddr())
+	if c.Stat().Direction == network.DirOutbound && usable(c.RemoteMultiaddr()) {
+		addrs = append(addrs, c.RemoteMultiaddr())
 	}
-	for _, a := range e.ListenAddrs {
+	for _, a := range listens {
 		ip, ok := ipOf(a)
 		if usable(a) && ok && (near || !ip.IsLoopback()) && len(addrs) < maxAddresses {
 			addrs = append(addrs, a)

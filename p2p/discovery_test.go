@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -71,6 +72,56 @@ func TestAMemberThatComesBackElsewhereIsFoundAgain(t *testing.T) {
 		defer s.Close()
 		return roundTrip(s) == nil
 	})
+}
+
+func TestWhereADeviceListensIsLearntThoughItConnectedBeforeItWasKnown(t *testing.T) {
+	for what, known := range map[string]func(here *registry, h *Host, id wire.DeviceID){
+		"a member": func(_ *registry, h *Host, id wire.DeviceID) { h.SetMembers([]wire.DeviceID{id}) },
+		"a worker": func(here *registry, _ *Host, id wire.DeviceID) { here.set(id, wire.Role_ROLE_WORKER) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			here, there := newRegistry(), newRegistry()
+			patient := func(_ *Config, times *timing) { times.stranger = time.Minute }
+			a, b := device(t, here, wire.Role_ROLE_MEMBER, patient), device(t, there, wire.Role_ROLE_MEMBER)
+			there.set(a.ID(), wire.Role_ROLE_MEMBER)
+			identifiedAs := watchIdentifications(t, a)
+			b.Learn(a.Peers([]wire.DeviceID{a.ID()}))
+			b.SetMembers([]wire.DeviceID{a.ID()})
+			start(t, a, b)
+			identifiedAs(b)
+			if got := a.Peers([]wire.DeviceID{b.ID()}); len(got) != 0 {
+				t.Fatalf("it has learnt %v of a stranger", got)
+			}
+			known(here, a, b.ID())
+			eventually(t, "its address to be learnt", func() bool { return hasPort(a.Peers([]wire.DeviceID{b.ID()}), portText(b)) })
+		})
+	}
+}
+
+// watchIdentifications returns a function that waits until a host has taken note
+// of who another one is.
+func watchIdentifications(t *testing.T, h *Host) func(other *Host) {
+	bus := h.stack.host.EventBus()
+	seen, err := bus.Subscribe(new(event.EvtPeerIdentificationCompleted))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { seen.Close() })
+	return func(other *Host) {
+		for e := range seen.Out() {
+			if e.(event.EvtPeerIdentificationCompleted).Peer == other.self {
+				break
+			}
+		}
+		// The host is told of one after the other: once it has taken note of
+		// this one, it has of the other.
+		marker := device(t, newRegistry(), wire.Role_ROLE_MEMBER)
+		h.SetMembers(append(h.Members(), marker.ID()))
+		marker.Learn(h.Peers([]wire.DeviceID{h.ID()}))
+		marker.SetMembers([]wire.DeviceID{h.ID()})
+		start(t, marker)
+		eventually(t, "the next one to be identified", func() bool { return len(h.Peers([]wire.DeviceID{marker.ID()})) > 0 })
+	}
 }
 
 func portText(h *Host) string {

@@ -184,6 +184,7 @@ func (h *Host) sweepLoop() {
 		case now := <-tick.C:
 			h.gate.sweep(now)
 			h.gossip.announceConnected(now)
+			h.learnConnected()
 		}
 	}
 }
