@@ -113,10 +113,13 @@ func (x *Exchange) fetch(ctx context.Context, h wire.Hash) ([]byte, error) {
 	all, asked, lacking := len(waiting), 0, 0
 	answers := make(chan fetched, all)
 	var last error
-	hedge := time.NewTimer(0) // the first is asked at once
+	hedge := time.NewTimer(hedgeAfter)
 	defer hedge.Stop()
-	for len(waiting) > 0 || asked > 0 {
-		next := false
+	for next := true; len(waiting) > 0 || asked > 0; {
+		if next && len(waiting) > 0 {
+			waiting = x.ask(ctx, waiting, h, answers)
+			asked++
+		}
 		select {
 		case a := <-answers:
 			asked--
@@ -132,10 +135,6 @@ func (x *Exchange) fetch(ctx context.Context, h wire.Hash) ([]byte, error) {
 		case <-hedge.C:
 			next = asked < maxAsked
 			hedge.Reset(hedgeAfter)
-		}
-		if next && len(waiting) > 0 {
-			waiting = x.ask(ctx, waiting, h, answers)
-			asked++
 		}
 	}
 	if last == nil {

@@ -113,13 +113,27 @@ func TestAGetEndsWithItsContextAndTheSearchGoesOn(t *testing.T) {
 		defer c.close()
 		data := randomPage(100)
 		h := mustPut(t, c.nodes[0].store, data)
+		dial, answer := c.nodes[1].cfg.Dial, make(chan struct{})
+		c.nodes[1].cfg.Dial = func(ctx context.Context, id wire.DeviceID) (net.Conn, error) {
+			<-answer
+			return dial(ctx, id)
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := c.nodes[1].Get(ctx, h); !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v, want the context's", err)
 		}
-		if _, err := c.nodes[1].Get(t.Context(), h); err != nil {
-			t.Errorf("another's get: %v", err)
+		var other sync.WaitGroup
+		other.Go(func() {
+			if _, err := c.nodes[1].Get(t.Context(), h); err != nil {
+				t.Errorf("another's get: %v", err)
+			}
+		})
+		synctest.Wait()
+		close(answer)
+		other.Wait()
+		if got := c.nodes[0].dials.Load(); got != 1 {
+			t.Errorf("%d streams were opened, want one: the search of the first", got)
 		}
 	})
 }
