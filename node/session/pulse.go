@@ -87,16 +87,10 @@ func (p *pulse) serve(f func() error) error {
 // watch pings when the other side is silent, until done. It returns why the
 // link counts as broken, or nil.
 func (p *pulse) watch(done <-chan struct{}, ping, quiet func()) error {
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(pingIdle)
 	defer timer.Stop()
 	var pinged time.Duration // 0 if no ping is unanswered
 	for {
-		select {
-		case <-done:
-			return nil
-		case <-p.changed:
-		case <-timer.C:
-		}
 		now, heard := p.now(), time.Duration(p.heard.Load())
 		if p.serving.Load() {
 			heard = now
@@ -123,6 +117,12 @@ func (p *pulse) watch(done <-chan struct{}, ping, quiet func()) error {
 			timer.Reset(pingLimit)
 		default:
 			timer.Reset(limit - (now - heard))
+		}
+		select {
+		case <-done:
+			return nil
+		case <-p.changed:
+		case <-timer.C:
 		}
 	}
 }
