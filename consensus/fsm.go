@@ -28,7 +28,7 @@ type fsm struct {
 
 	mu    sync.RWMutex // held for writing while an entry is applied
 	state *state.State
-	index uint64 // of the last entry in state; 0 right after a snapshot
+	index atomic.Uint64 // of the last command in state; 0 right after a snapshot; written under mu
 }
 
 // fsmHooks are called from raft's goroutine, without the lock.
@@ -54,7 +54,7 @@ func (f *fsm) read(fn func(*state.State)) {
 func (f *fsm) readAt(fn func(uint64, *state.State)) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	fn(f.index, f.state)
+	fn(f.index.Load(), f.state)
 }
 
 // fault returns what broke the fsm; nil while it works.
@@ -109,7 +109,7 @@ func (f *fsm) apply(l *raft.Log, cmd *wire.Command) (outcome state.Outcome, err 
 		}
 	}()
 	outcome = f.state.Apply(l.Term, cmd)
-	f.index = l.Index
+	f.index.Store(l.Index)
 	return outcome, nil
 }
 
@@ -171,7 +171,8 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	named := slices.Collect(restored.Pages())
 	f.mu.Lock()
-	f.state, f.index = restored, 0
+	f.state = restored
+	f.index.Store(0)
 	f.mu.Unlock()
 	f.logBytes = 0
 	if f.hooks.pages != nil {

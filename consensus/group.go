@@ -116,6 +116,7 @@ type Group struct {
 	streams    *streams
 	stores     *stores
 	disk       *disk
+	held       held
 	observer   *raft.Observer
 	committer  *committer
 	hadState   bool

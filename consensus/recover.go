@@ -43,7 +43,7 @@ func (g *Group) Remains() Remains {
 		Generation: g.generation,
 		Last:       g.raft.LastIndex(),
 		Committed:  g.raft.CommitIndex(),
-		Applied:    g.raft.AppliedIndex(),
+		Applied:    g.inState(),
 		Leads:      leads,
 		Leader:     leader,
 		Servers:    g.Servers(),

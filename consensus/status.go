@@ -41,7 +41,7 @@ func (g *Group) Status() Status {
 		Role:      roleWord(g.raft.State()),
 		Last:      g.raft.LastIndex(),
 		Committed: g.raft.CommitIndex(),
-		Applied:   g.raft.AppliedIndex(),
+		Applied:   g.inState(),
 		Fault:     g.fault(),
 	}
 	s.Lag = s.Committed - min(s.Committed, s.Applied)

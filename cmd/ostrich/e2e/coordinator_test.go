@@ -110,8 +110,8 @@ func (k *killing) finish() {
 	for i, n := range k.nodes {
 		r := n.begin("job", "results", "-f", "--json", k.job)
 		all := results(k.t, r.stdout)
+		sameOutputs(k.t, all, k.want) // first: it says why a task failed
 		r.await(0)
-		sameOutputs(k.t, all, k.want)
 		if i > 0 {
 			continue
 		}
