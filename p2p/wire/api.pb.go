@@ -158,7 +158,9 @@ type AppendInputsRequest struct {
 	// Control API: the inputs, at most 1 MiB less 64 KiB in sum.
 	Items []*Input `protobuf:"bytes,5,rep,name=items,proto3" json:"items,omitempty"`
 	// Session: the same as segments, their pages on a quorum.
-	Segments      []*Segment `protobuf:"bytes,6,rep,name=segments,proto3" json:"segments,omitempty"`
+	Segments []*Segment `protobuf:"bytes,6,rep,name=segments,proto3" json:"segments,omitempty"`
+	// Session: the holds under which those pages were put.
+	Holds         [][]byte `protobuf:"bytes,7,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,11 +237,20 @@ func (x *AppendInputsRequest) GetSegments() []*Segment {
 	return nil
 }
 
-// Input is one input: its bytes, or the blob that PutBlob returned.
+func (x *AppendInputsRequest) GetHolds() [][]byte {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+// Input is one input: its bytes, or the blob that PutBlob returned, with its
+// hold.
 type Input struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
 	Blob          *Blob                  `protobuf:"bytes,2,opt,name=blob,proto3" json:"blob,omitempty"`
+	Hold          []byte                 `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +295,13 @@ func (x *Input) GetData() []byte {
 func (x *Input) GetBlob() *Blob {
 	if x != nil {
 		return x.Blob
+	}
+	return nil
+}
+
+func (x *Input) GetHold() []byte {
+	if x != nil {
+		return x.Hold
 	}
 	return nil
 }
@@ -2229,17 +2247,19 @@ const file_p2p_wire_api_proto_rawDesc = "" +
 	"\x05close\x18\x04 \x01(\bR\x05close\"R\n" +
 	"\x11SubmitJobResponse\x12!\n" +
 	"\x03job\x18\x01 \x01(\v2\x0f.ostrich.v1.JobR\x03job\x12\x1a\n" +
-	"\battached\x18\x02 \x01(\bR\battached\"\xe4\x01\n" +
+	"\battached\x18\x02 \x01(\bR\battached\"\xfa\x01\n" +
 	"\x13AppendInputsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x14\n" +
 	"\x05first\x18\x02 \x01(\rR\x05first\x12#\n" +
 	"\rdigest_before\x18\x03 \x01(\fR\fdigestBefore\x12!\n" +
 	"\fdigest_after\x18\x04 \x01(\fR\vdigestAfter\x12'\n" +
 	"\x05items\x18\x05 \x03(\v2\x11.ostrich.v1.InputR\x05items\x12/\n" +
-	"\bsegments\x18\x06 \x03(\v2\x13.ostrich.v1.SegmentR\bsegments\"A\n" +
+	"\bsegments\x18\x06 \x03(\v2\x13.ostrich.v1.SegmentR\bsegments\x12\x14\n" +
+	"\x05holds\x18\a \x03(\fR\x05holds\"U\n" +
 	"\x05Input\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12$\n" +
-	"\x04blob\x18\x02 \x01(\v2\x10.ostrich.v1.BlobR\x04blob\",\n" +
+	"\x04blob\x18\x02 \x01(\v2\x10.ostrich.v1.BlobR\x04blob\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\fR\x04hold\",\n" +
 	"\x14AppendInputsResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\rR\x05total\"A\n" +
 	"\x12CloseInputsRequest\x12\x15\n" +

@@ -921,8 +921,11 @@ func (x *PutBlobRequest) GetData() []byte {
 }
 
 type PutBlobResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Blob          *Blob                  `protobuf:"bytes,1,opt,name=blob,proto3" json:"blob,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Blob  *Blob                  `protobuf:"bytes,1,opt,name=blob,proto3" json:"blob,omitempty"`
+	// To be given back with the blob, in Input.hold: then its pages go when
+	// nothing needs them any more. Without it they stay for 25 hours.
+	Hold          []byte `protobuf:"bytes,2,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +963,13 @@ func (*PutBlobResponse) Descriptor() ([]byte, []int) {
 func (x *PutBlobResponse) GetBlob() *Blob {
 	if x != nil {
 		return x.Blob
+	}
+	return nil
+}
+
+func (x *PutBlobResponse) GetHold() []byte {
+	if x != nil {
+		return x.Hold
 	}
 	return nil
 }
@@ -1435,9 +1445,10 @@ const file_p2p_wire_control_proto_rawDesc = "" +
 	"\x12PutProgramResponse\x12-\n" +
 	"\aprogram\x18\x01 \x01(\v2\x13.ostrich.v1.ProgramR\aprogram\"$\n" +
 	"\x0ePutBlobRequest\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"7\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"K\n" +
 	"\x0fPutBlobResponse\x12$\n" +
-	"\x04blob\x18\x01 \x01(\v2\x10.ostrich.v1.BlobR\x04blob\"w\n" +
+	"\x04blob\x18\x01 \x01(\v2\x10.ostrich.v1.BlobR\x04blob\x12\x12\n" +
+	"\x04hold\x18\x02 \x01(\fR\x04hold\"w\n" +
 	"\x14StreamResultsRequest\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x1c\n" +
 	"\tunordered\x18\x02 \x01(\bR\tunordered\x12\x12\n" +

@@ -120,7 +120,11 @@ type Op struct {
 	//	*Op_Sweep
 	//	*Op_SetDeviceMode
 	//	*Op_RaiseGeneration
-	Kind          isOp_Kind `protobuf_oneof:"kind"`
+	Kind isOp_Kind `protobuf_oneof:"kind"`
+	// The holds, 16 bytes each, under which the pages that this operation names
+	// were put: they end where it is applied and was not refused. The state
+	// knows nothing of them.
+	Holds         [][]byte `protobuf:"bytes,32,rep,name=holds,proto3" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -327,6 +331,13 @@ func (x *Op) GetRaiseGeneration() *RaiseGeneration {
 		if x, ok := x.Kind.(*Op_RaiseGeneration); ok {
 			return x.RaiseGeneration
 		}
+	}
+	return nil
+}
+
+func (x *Op) GetHolds() [][]byte {
+	if x != nil {
+		return x.Holds
 	}
 	return nil
 }
@@ -1527,7 +1538,7 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x17\n" +
 	"\atime_ms\x18\x03 \x01(\x03R\x06timeMs\x12 \n" +
-	"\x03ops\x18\x04 \x03(\v2\x0e.ostrich.v1.OpR\x03ops\"\xef\b\n" +
+	"\x03ops\x18\x04 \x03(\v2\x0e.ostrich.v1.OpR\x03ops\"\x85\t\n" +
 	"\x02Op\x12\x14\n" +
 	"\x05actor\x18\x01 \x01(\tR\x05actor\x129\n" +
 	"\vfound_swarm\x18\x02 \x01(\v2\x16.ostrich.v1.FoundSwarmH\x00R\n" +
@@ -1551,7 +1562,8 @@ const file_p2p_wire_log_proto_rawDesc = "" +
 	"\fpack_results\x18\x10 \x01(\v2\x17.ostrich.v1.PackResultsH\x00R\vpackResults\x12)\n" +
 	"\x05sweep\x18\x11 \x01(\v2\x11.ostrich.v1.SweepH\x00R\x05sweep\x12C\n" +
 	"\x0fset_device_mode\x18\x12 \x01(\v2\x19.ostrich.v1.SetDeviceModeH\x00R\rsetDeviceMode\x12H\n" +
-	"\x10raise_generation\x18\x13 \x01(\v2\x1b.ostrich.v1.RaiseGenerationH\x00R\x0fraiseGenerationB\x06\n" +
+	"\x10raise_generation\x18\x13 \x01(\v2\x1b.ostrich.v1.RaiseGenerationH\x00R\x0fraiseGeneration\x12\x14\n" +
+	"\x05holds\x18  \x03(\fR\x05holdsB\x06\n" +
 	"\x04kind\"\xd0\x01\n" +
 	"\n" +
 	"FoundSwarm\x12\x19\n" +

@@ -145,6 +145,7 @@ type PageCall struct {
 	//
 	//	*PageCall_Put
 	//	*PageCall_Get
+	//	*PageCall_Hold
 	Kind          isPageCall_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -205,6 +206,15 @@ func (x *PageCall) GetGet() *PageGet {
 	return nil
 }
 
+func (x *PageCall) GetHold() *PageHold {
+	if x != nil {
+		if x, ok := x.Kind.(*PageCall_Hold); ok {
+			return x.Hold
+		}
+	}
+	return nil
+}
+
 type isPageCall_Kind interface {
 	isPageCall_Kind()
 }
@@ -218,14 +228,24 @@ type PageCall_Get struct {
 	Get *PageGet `protobuf:"bytes,2,opt,name=get,proto3,oneof"`
 }
 
+type PageCall_Hold struct {
+	Hold *PageHold `protobuf:"bytes,3,opt,name=hold,proto3,oneof"`
+}
+
 func (*PageCall_Put) isPageCall_Kind() {}
 
 func (*PageCall_Get) isPageCall_Kind() {}
 
+func (*PageCall_Hold) isPageCall_Kind() {}
+
 type PagePut struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hash  []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Size  uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// The hold under which the page is kept, 16 bytes: until the command that
+	// names it is applied there, or 25 hours are over. One without, of an older
+	// version, is kept for all of that time.
+	Hold          []byte `protobuf:"bytes,3,opt,name=hold,proto3" json:"hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +294,76 @@ func (x *PagePut) GetSize() uint32 {
 	return 0
 }
 
+func (x *PagePut) GetHold() []byte {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+// PageHold keeps pages that are there already, as a put of them would.
+type PageHold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Hold  []byte                 `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	// At most 1,024.
+	Hashes [][]byte `protobuf:"bytes,2,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	// A hold that these pages no longer need; may be empty.
+	Instead       []byte `protobuf:"bytes,3,opt,name=instead,proto3" json:"instead,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageHold) Reset() {
+	*x = PageHold{}
+	mi := &file_p2p_wire_peer_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageHold) ProtoMessage() {}
+
+func (x *PageHold) ProtoReflect() protoreflect.Message {
+	mi := &file_p2p_wire_peer_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageHold.ProtoReflect.Descriptor instead.
+func (*PageHold) Descriptor() ([]byte, []int) {
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PageHold) GetHold() []byte {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *PageHold) GetHashes() [][]byte {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *PageHold) GetInstead() []byte {
+	if x != nil {
+		return x.Instead
+	}
+	return nil
+}
+
 type PageGet struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
@@ -283,7 +373,7 @@ type PageGet struct {
 
 func (x *PageGet) Reset() {
 	*x = PageGet{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[4]
+	mi := &file_p2p_wire_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -295,7 +385,7 @@ func (x *PageGet) String() string {
 func (*PageGet) ProtoMessage() {}
 
 func (x *PageGet) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[4]
+	mi := &file_p2p_wire_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -308,7 +398,7 @@ func (x *PageGet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PageGet.ProtoReflect.Descriptor instead.
 func (*PageGet) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{4}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PageGet) GetHash() []byte {
@@ -322,14 +412,16 @@ type PageReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Error *Error                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
 	// Answer to a get: so many raw bytes follow.
-	Size          uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Answer to a hold: the places, in its hashes, of the pages that are not here.
+	Lacking       []uint32 `protobuf:"varint,3,rep,packed,name=lacking,proto3" json:"lacking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PageReply) Reset() {
 	*x = PageReply{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[5]
+	mi := &file_p2p_wire_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +433,7 @@ func (x *PageReply) String() string {
 func (*PageReply) ProtoMessage() {}
 
 func (x *PageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[5]
+	mi := &file_p2p_wire_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +446,7 @@ func (x *PageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PageReply.ProtoReflect.Descriptor instead.
 func (*PageReply) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{5}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PageReply) GetError() *Error {
@@ -371,6 +463,13 @@ func (x *PageReply) GetSize() uint32 {
 	return 0
 }
 
+func (x *PageReply) GetLacking() []uint32 {
+	if x != nil {
+		return x.Lacking
+	}
+	return nil
+}
+
 // GossipLog is a message of the log topic.
 type GossipLog struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -384,7 +483,7 @@ type GossipLog struct {
 
 func (x *GossipLog) Reset() {
 	*x = GossipLog{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[6]
+	mi := &file_p2p_wire_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -396,7 +495,7 @@ func (x *GossipLog) String() string {
 func (*GossipLog) ProtoMessage() {}
 
 func (x *GossipLog) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[6]
+	mi := &file_p2p_wire_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -409,7 +508,7 @@ func (x *GossipLog) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GossipLog.ProtoReflect.Descriptor instead.
 func (*GossipLog) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{6}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GossipLog) GetLines() []*LogLine {
@@ -439,7 +538,7 @@ type Health struct {
 
 func (x *Health) Reset() {
 	*x = Health{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[7]
+	mi := &file_p2p_wire_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +550,7 @@ func (x *Health) String() string {
 func (*Health) ProtoMessage() {}
 
 func (x *Health) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[7]
+	mi := &file_p2p_wire_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +563,7 @@ func (x *Health) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Health.ProtoReflect.Descriptor instead.
 func (*Health) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{7}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Health) GetSwarmId() string {
@@ -512,7 +611,7 @@ type SignalChallenge struct {
 
 func (x *SignalChallenge) Reset() {
 	*x = SignalChallenge{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[8]
+	mi := &file_p2p_wire_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +623,7 @@ func (x *SignalChallenge) String() string {
 func (*SignalChallenge) ProtoMessage() {}
 
 func (x *SignalChallenge) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[8]
+	mi := &file_p2p_wire_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +636,7 @@ func (x *SignalChallenge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalChallenge.ProtoReflect.Descriptor instead.
 func (*SignalChallenge) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{8}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SignalChallenge) GetVersion() uint32 {
@@ -600,7 +699,7 @@ type SignalRequest struct {
 
 func (x *SignalRequest) Reset() {
 	*x = SignalRequest{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[9]
+	mi := &file_p2p_wire_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +711,7 @@ func (x *SignalRequest) String() string {
 func (*SignalRequest) ProtoMessage() {}
 
 func (x *SignalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[9]
+	mi := &file_p2p_wire_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +724,7 @@ func (x *SignalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalRequest.ProtoReflect.Descriptor instead.
 func (*SignalRequest) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{9}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SignalRequest) GetVersion() uint32 {
@@ -685,7 +784,7 @@ type SignalResponse struct {
 
 func (x *SignalResponse) Reset() {
 	*x = SignalResponse{}
-	mi := &file_p2p_wire_peer_proto_msgTypes[10]
+	mi := &file_p2p_wire_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +796,7 @@ func (x *SignalResponse) String() string {
 func (*SignalResponse) ProtoMessage() {}
 
 func (x *SignalResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_p2p_wire_peer_proto_msgTypes[10]
+	mi := &file_p2p_wire_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +809,7 @@ func (x *SignalResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignalResponse.ProtoReflect.Descriptor instead.
 func (*SignalResponse) Descriptor() ([]byte, []int) {
-	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{10}
+	return file_p2p_wire_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SignalResponse) GetError() *Error {
@@ -761,19 +860,26 @@ const file_p2p_wire_peer_proto_rawDesc = "" +
 	"\n" +
 	"JoinAnswer\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x125\n" +
-	"\badmitted\x18\x02 \x01(\v2\x19.ostrich.v1.AdmitResponseR\badmitted\"d\n" +
+	"\badmitted\x18\x02 \x01(\v2\x19.ostrich.v1.AdmitResponseR\badmitted\"\x90\x01\n" +
 	"\bPageCall\x12'\n" +
 	"\x03put\x18\x01 \x01(\v2\x13.ostrich.v1.PagePutH\x00R\x03put\x12'\n" +
-	"\x03get\x18\x02 \x01(\v2\x13.ostrich.v1.PageGetH\x00R\x03getB\x06\n" +
-	"\x04kind\"1\n" +
+	"\x03get\x18\x02 \x01(\v2\x13.ostrich.v1.PageGetH\x00R\x03get\x12*\n" +
+	"\x04hold\x18\x03 \x01(\v2\x14.ostrich.v1.PageHoldH\x00R\x04holdB\x06\n" +
+	"\x04kind\"E\n" +
 	"\aPagePut\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"\x1d\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x12\n" +
+	"\x04hold\x18\x03 \x01(\fR\x04hold\"P\n" +
+	"\bPageHold\x12\x12\n" +
+	"\x04hold\x18\x01 \x01(\fR\x04hold\x12\x16\n" +
+	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12\x18\n" +
+	"\ainstead\x18\x03 \x01(\fR\ainstead\"\x1d\n" +
 	"\aPageGet\x12\x12\n" +
-	"\x04hash\x18\x01 \x01(\fR\x04hash\"H\n" +
+	"\x04hash\x18\x01 \x01(\fR\x04hash\"b\n" +
 	"\tPageReply\x12'\n" +
 	"\x05error\x18\x01 \x01(\v2\x11.ostrich.v1.ErrorR\x05error\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"J\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x18\n" +
+	"\alacking\x18\x03 \x03(\rR\alacking\"J\n" +
 	"\tGossipLog\x12)\n" +
 	"\x05lines\x18\x01 \x03(\v2\x13.ostrich.v1.LogLineR\x05lines\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\"\x82\x01\n" +
@@ -817,41 +923,43 @@ func file_p2p_wire_peer_proto_rawDescGZIP() []byte {
 	return file_p2p_wire_peer_proto_rawDescData
 }
 
-var file_p2p_wire_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_p2p_wire_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_p2p_wire_peer_proto_goTypes = []any{
 	(*JoinChallenge)(nil),   // 0: ostrich.v1.JoinChallenge
 	(*JoinAnswer)(nil),      // 1: ostrich.v1.JoinAnswer
 	(*PageCall)(nil),        // 2: ostrich.v1.PageCall
 	(*PagePut)(nil),         // 3: ostrich.v1.PagePut
-	(*PageGet)(nil),         // 4: ostrich.v1.PageGet
-	(*PageReply)(nil),       // 5: ostrich.v1.PageReply
-	(*GossipLog)(nil),       // 6: ostrich.v1.GossipLog
-	(*Health)(nil),          // 7: ostrich.v1.Health
-	(*SignalChallenge)(nil), // 8: ostrich.v1.SignalChallenge
-	(*SignalRequest)(nil),   // 9: ostrich.v1.SignalRequest
-	(*SignalResponse)(nil),  // 10: ostrich.v1.SignalResponse
-	(*Error)(nil),           // 11: ostrich.v1.Error
-	(*AdmitResponse)(nil),   // 12: ostrich.v1.AdmitResponse
-	(*LogLine)(nil),         // 13: ostrich.v1.LogLine
-	(*Peer)(nil),            // 14: ostrich.v1.Peer
-	(*JoinRequest)(nil),     // 15: ostrich.v1.JoinRequest
+	(*PageHold)(nil),        // 4: ostrich.v1.PageHold
+	(*PageGet)(nil),         // 5: ostrich.v1.PageGet
+	(*PageReply)(nil),       // 6: ostrich.v1.PageReply
+	(*GossipLog)(nil),       // 7: ostrich.v1.GossipLog
+	(*Health)(nil),          // 8: ostrich.v1.Health
+	(*SignalChallenge)(nil), // 9: ostrich.v1.SignalChallenge
+	(*SignalRequest)(nil),   // 10: ostrich.v1.SignalRequest
+	(*SignalResponse)(nil),  // 11: ostrich.v1.SignalResponse
+	(*Error)(nil),           // 12: ostrich.v1.Error
+	(*AdmitResponse)(nil),   // 13: ostrich.v1.AdmitResponse
+	(*LogLine)(nil),         // 14: ostrich.v1.LogLine
+	(*Peer)(nil),            // 15: ostrich.v1.Peer
+	(*JoinRequest)(nil),     // 16: ostrich.v1.JoinRequest
 }
 var file_p2p_wire_peer_proto_depIdxs = []int32{
-	11, // 0: ostrich.v1.JoinAnswer.error:type_name -> ostrich.v1.Error
-	12, // 1: ostrich.v1.JoinAnswer.admitted:type_name -> ostrich.v1.AdmitResponse
+	12, // 0: ostrich.v1.JoinAnswer.error:type_name -> ostrich.v1.Error
+	13, // 1: ostrich.v1.JoinAnswer.admitted:type_name -> ostrich.v1.AdmitResponse
 	3,  // 2: ostrich.v1.PageCall.put:type_name -> ostrich.v1.PagePut
-	4,  // 3: ostrich.v1.PageCall.get:type_name -> ostrich.v1.PageGet
-	11, // 4: ostrich.v1.PageReply.error:type_name -> ostrich.v1.Error
-	13, // 5: ostrich.v1.GossipLog.lines:type_name -> ostrich.v1.LogLine
-	14, // 6: ostrich.v1.Health.peer:type_name -> ostrich.v1.Peer
-	15, // 7: ostrich.v1.SignalRequest.join:type_name -> ostrich.v1.JoinRequest
-	11, // 8: ostrich.v1.SignalResponse.error:type_name -> ostrich.v1.Error
-	12, // 9: ostrich.v1.SignalResponse.admitted:type_name -> ostrich.v1.AdmitResponse
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5,  // 3: ostrich.v1.PageCall.get:type_name -> ostrich.v1.PageGet
+	4,  // 4: ostrich.v1.PageCall.hold:type_name -> ostrich.v1.PageHold
+	12, // 5: ostrich.v1.PageReply.error:type_name -> ostrich.v1.Error
+	14, // 6: ostrich.v1.GossipLog.lines:type_name -> ostrich.v1.LogLine
+	15, // 7: ostrich.v1.Health.peer:type_name -> ostrich.v1.Peer
+	16, // 8: ostrich.v1.SignalRequest.join:type_name -> ostrich.v1.JoinRequest
+	12, // 9: ostrich.v1.SignalResponse.error:type_name -> ostrich.v1.Error
+	13, // 10: ostrich.v1.SignalResponse.admitted:type_name -> ostrich.v1.AdmitResponse
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_peer_proto_init() }
@@ -864,6 +972,7 @@ func file_p2p_wire_peer_proto_init() {
 	file_p2p_wire_peer_proto_msgTypes[2].OneofWrappers = []any{
 		(*PageCall_Put)(nil),
 		(*PageCall_Get)(nil),
+		(*PageCall_Hold)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -871,7 +980,7 @@ func file_p2p_wire_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_p2p_wire_peer_proto_rawDesc), len(file_p2p_wire_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

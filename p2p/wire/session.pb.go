@@ -1433,9 +1433,14 @@ func (x *Results) GetResults() []*TaskResult {
 // ResultsAck says that results are recorded, or not wanted: either way the
 // device forgets them.
 type ResultsAck struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Attempt       *Attempt               `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	Indexes       []uint32               `protobuf:"varint,2,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Attempt *Attempt               `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Indexes []uint32               `protobuf:"varint,2,rep,packed,name=indexes,proto3" json:"indexes,omitempty"`
+	// Tasks whose output pages are not where they should be: the device, which
+	// has the outputs still, writes their pages anew and sends the results again.
+	// One that does not, as older versions do not, is taken to have failed them
+	// after a minute.
+	Lost          []uint32 `protobuf:"varint,3,rep,packed,name=lost,proto3" json:"lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1480,6 +1485,13 @@ func (x *ResultsAck) GetAttempt() *Attempt {
 func (x *ResultsAck) GetIndexes() []uint32 {
 	if x != nil {
 		return x.Indexes
+	}
+	return nil
+}
+
+func (x *ResultsAck) GetLost() []uint32 {
+	if x != nil {
+		return x.Lost
 	}
 	return nil
 }
@@ -2617,11 +2629,14 @@ func (x *ReadPageResponse) GetDeflated() bool {
 // WritePageRequest stages a range of a page; the answer to the last range
 // comes when the page is on a quorum of the voters. Ranges come in order.
 type WritePageRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Hash          []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Offset        uint32                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
-	Data          []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Hash   []byte                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Size   uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Offset uint32                 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	Data   []byte                 `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// The task whose output it belongs to: a cancellation of it ends the writing.
+	Attempt       *Attempt `protobuf:"bytes,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Index         uint32   `protobuf:"varint,6,opt,name=index,proto3" json:"index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2682,6 +2697,20 @@ func (x *WritePageRequest) GetData() []byte {
 		return x.Data
 	}
 	return nil
+}
+
+func (x *WritePageRequest) GetAttempt() *Attempt {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+func (x *WritePageRequest) GetIndex() uint32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
 }
 
 type WritePageResponse struct {
@@ -2908,11 +2937,12 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\aResults\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12-\n" +
 	"\aattempt\x18\x02 \x01(\v2\x13.ostrich.v1.AttemptR\aattempt\x120\n" +
-	"\aresults\x18\x03 \x03(\v2\x16.ostrich.v1.TaskResultR\aresults\"U\n" +
+	"\aresults\x18\x03 \x03(\v2\x16.ostrich.v1.TaskResultR\aresults\"i\n" +
 	"\n" +
 	"ResultsAck\x12-\n" +
 	"\aattempt\x18\x01 \x01(\v2\x13.ostrich.v1.AttemptR\aattempt\x12\x18\n" +
-	"\aindexes\x18\x02 \x03(\rR\aindexes\"\x98\x01\n" +
+	"\aindexes\x18\x02 \x03(\rR\aindexes\x12\x12\n" +
+	"\x04lost\x18\x03 \x03(\rR\x04lost\"\x98\x01\n" +
 	"\aLogLine\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x14\n" +
 	"\x05level\x18\x02 \x01(\tR\x05level\x12\x16\n" +
@@ -3000,12 +3030,14 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\x10ReadPageResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1a\n" +
-	"\bdeflated\x18\x03 \x01(\bR\bdeflated\"f\n" +
+	"\bdeflated\x18\x03 \x01(\bR\bdeflated\"\xab\x01\n" +
 	"\x10WritePageRequest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\rR\x06offset\x12\x12\n" +
-	"\x04data\x18\x04 \x01(\fR\x04data\"\x13\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12-\n" +
+	"\aattempt\x18\x05 \x01(\v2\x13.ostrich.v1.AttemptR\aattempt\x12\x14\n" +
+	"\x05index\x18\x06 \x01(\rR\x05index\"\x13\n" +
 	"\x11WritePageResponse\"'\n" +
 	"\x11HasProgramRequest\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\"C\n" +
@@ -3199,12 +3231,13 @@ var file_p2p_wire_session_proto_depIdxs = []int32{
 	71, // 76: ostrich.v1.AdmitRequest.join:type_name -> ostrich.v1.JoinRequest
 	31, // 77: ostrich.v1.AdmitResponse.role:type_name -> ostrich.v1.Role
 	32, // 78: ostrich.v1.AdmitResponse.members:type_name -> ostrich.v1.Peer
-	72, // 79: ostrich.v1.HasProgramResponse.program:type_name -> ostrich.v1.Program
-	80, // [80:80] is the sub-list for method output_type
-	80, // [80:80] is the sub-list for method input_type
-	80, // [80:80] is the sub-list for extension type_name
-	80, // [80:80] is the sub-list for extension extendee
-	0,  // [0:80] is the sub-list for field type_name
+	12, // 79: ostrich.v1.WritePageRequest.attempt:type_name -> ostrich.v1.Attempt
+	72, // 80: ostrich.v1.HasProgramResponse.program:type_name -> ostrich.v1.Program
+	81, // [81:81] is the sub-list for method output_type
+	81, // [81:81] is the sub-list for method input_type
+	81, // [81:81] is the sub-list for extension type_name
+	81, // [81:81] is the sub-list for extension extendee
+	0,  // [0:81] is the sub-list for field type_name
 }
 
 func init() { file_p2p_wire_session_proto_init() }
