@@ -33,7 +33,7 @@ type fsm struct {
 
 // fsmHooks are called from raft's goroutine, without the lock.
 type fsmHooks struct {
-	pages    func(named, released []wire.Hash) // may be nil
+	pages    func(named, released []wire.Hash, ended []wire.HoldID) // may be nil
 	changed  func()
 	members  func() // the registry may have changed
 	snapshot int64  // bytes of log that make a snapshot due
@@ -86,8 +86,8 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if err != nil {
 		return f.breakWith(err)
 	}
-	if f.hooks.pages != nil && len(outcome.Named)+len(outcome.Released) > 0 {
-		f.hooks.pages(outcome.Named, outcome.Released)
+	if ended := endedHolds(cmd, outcome); f.hooks.pages != nil && len(outcome.Named)+len(outcome.Released)+len(ended) > 0 {
+		f.hooks.pages(outcome.Named, outcome.Released, ended)
 	}
 	f.countBytes(int64(len(l.Data)))
 	if touchesMembers(cmd) {
@@ -111,6 +111,22 @@ func (f *fsm) apply(l *raft.Log, cmd *wire.Command) (outcome state.Outcome, err 
 	outcome = f.state.Apply(l.Term, cmd)
 	f.index.Store(l.Index)
 	return outcome, nil
+}
+
+// endedHolds returns the holds of the operations that were not refused. What was
+// refused, in another term perhaps, may be asked for again with the same pages.
+func endedHolds(cmd *wire.Command, outcome state.Outcome) (ended []wire.HoldID) {
+	for i, op := range cmd.GetOps() {
+		if i >= len(outcome.Results) || outcome.Results[i].Err != nil {
+			continue
+		}
+		for _, b := range op.GetHolds() {
+			if id, err := wire.HoldIDFromBytes(b); err == nil {
+				ended = append(ended, id)
+			}
+		}
+	}
+	return ended
 }
 
 func (f *fsm) countBytes(n int64) {
@@ -176,7 +192,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.mu.Unlock()
 	f.logBytes = 0
 	if f.hooks.pages != nil {
-		f.hooks.pages(named, nil)
+		f.hooks.pages(named, nil, nil)
 	}
 	f.hooks.members()
 	f.hooks.changed()

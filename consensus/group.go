@@ -72,11 +72,12 @@ type Options struct {
 	// Group owns it from Open on, closes it, and does so also when Open fails.
 	Streams raft.StreamLayer
 	// Pages is told, after each entry and in order, which pages the state names
-	// now and did not before, and which it names no more. After a snapshot was
+	// now and did not before, which it names no more, and which holds have ended:
+	// those of the entry's operations that were not refused. After a snapshot was
 	// installed (the first may be before Open returns) named is all of them. It
 	// runs on the goroutine that applies: it must not block long, nor call the
 	// Group. May be nil.
-	Pages func(named, released []wire.Hash)
+	Pages func(named, released []wire.Hash, ended []wire.HoldID)
 	// Changed is called when an entry was applied, or the leader or the servers
 	// changed. Concurrent calls are possible; it must not block. May be nil.
 	Changed func()
@@ -117,6 +118,7 @@ type Group struct {
 	stores     *stores
 	disk       *disk
 	held       held
+	currency   currency
 	observer   *raft.Observer
 	committer  *committer
 	hadState   bool

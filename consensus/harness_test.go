@@ -228,7 +228,7 @@ func startNode(n *node) *node {
 func (n *node) options() Options {
 	o := Options{
 		Self: n.self.id, Dir: n.dir, Streams: n.net.listen(n.self.id),
-		Pages: func(named, _ []wire.Hash) {
+		Pages: func(named, _ []wire.Hash, _ []wire.HoldID) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.pages = append(n.pages, named...)

@@ -3,6 +3,7 @@ package consensus
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -24,6 +25,14 @@ type transport struct {
 	streams     *streams
 	leads       func(term uint64) bool
 	closing     <-chan struct{}
+	// incoming is what comes in, after a look at it; heard is the highest index
+	// that a leader has said to be committed.
+	incoming chan raft.RPC
+	heard    atomic.Uint64
+	done     chan struct{} // closed by Close
+	once     sync.Once
+	// listening is the goroutine between the two.
+	listening sync.WaitGroup
 	// freshFor is how long after they were renewed quick streams may be reused by a
 	// candidate: half of the shortest round of an election.
 	freshFor time.Duration
@@ -66,7 +75,7 @@ func newTransport(g *Group, s *streams, logger *raftLog) *transport {
 			Logger:          logger,
 		})
 	}
-	return &transport{
+	t := &transport{
 		NetworkTransport: over(s, 0, rpcTimeout),
 		quick:            over(newDialer(s, true), 2, quickTimeout),
 		bulk:             over(newDialer(s, false), 1, rpcTimeout),
@@ -75,14 +84,49 @@ func newTransport(g *Group, s *streams, logger *raftLog) *transport {
 		closing:          g.closing,
 		freshFor:         g.tune.election / 2,
 		followers:        make(map[raft.ServerID]follower),
+		incoming:         make(chan raft.RPC),
+		done:             make(chan struct{}),
 	}
+	t.listening.Go(t.listen)
+	return t
+}
+
+// Consumer is where raft takes what comes in.
+func (t *transport) Consumer() <-chan raft.RPC { return t.incoming }
+
+// listen notes what leaders say of the log, until the transport closes.
+func (t *transport) listen() {
+	for {
+		select {
+		case rpc := <-t.NetworkTransport.Consumer():
+			select {
+			case t.incoming <- rpc:
+			case <-t.done:
+				return
+			}
+			switch m := rpc.Command.(type) {
+			case *raft.AppendEntriesRequest:
+				t.heardOf(m.LeaderCommitIndex)
+			case *raft.InstallSnapshotRequest:
+				t.heardOf(m.LastLogIndex)
+			}
+		case <-t.done:
+			return
+		}
+	}
+}
+
+func (t *transport) heardOf(committed uint64) {
+	t.heard.Store(max(t.heard.Load(), committed))
 }
 
 // Close ends the transport. It may be called twice.
 func (t *transport) Close() error {
+	t.once.Do(func() { close(t.done) })
 	t.NetworkTransport.Close()
 	t.quick.Close()
 	t.bulk.Close()
+	t.listening.Wait()
 	return nil
 }
 

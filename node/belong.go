@@ -262,7 +262,7 @@ func (n *node) exchangeConfig(store *blob.Store) blob.Config {
 		},
 		Current: func() bool {
 			g := n.group()
-			return g != nil && g.current()
+			return g != nil && g.founded() && g.Current()
 		},
 		FreeSpace: func() (uint64, error) { return blob.FreeSpace(n.folder.dir) },
 		Log:       n.log.With("part", "pages"),

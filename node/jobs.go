@@ -80,7 +80,7 @@ func (s *service) AppendInputs(ctx context.Context, r *connect.Request[wire.Appe
 // packInputs turns the items of an append into segments, their bytes inline if
 // they are few, else in pages on a quorum.
 func packInputs(ctx context.Context, pages *blob.Exchange, r *wire.AppendInputsRequest) error {
-	p := packer{ctx: ctx, pages: pages, first: r.GetFirst()}
+	p := packer{ctx: ctx, pages: pages, first: r.GetFirst(), hold: wire.NewHoldID()}
 	for _, in := range r.GetItems() {
 		if err := p.add(in); err != nil {
 			return err
@@ -90,7 +90,7 @@ func packInputs(ctx context.Context, pages *blob.Exchange, r *wire.AppendInputsR
 		return err
 	}
 	if r != nil {
-		r.Items, r.Segments = nil, p.segments
+		r.Items, r.Segments, r.Holds = nil, p.segments, p.holds
 	}
 	return nil
 }
@@ -103,6 +103,9 @@ type packer struct {
 	items    [][]byte
 	size     int
 	segments []*wire.Segment
+	hold     wire.HoldID // of the pages of packs
+	stored   bool        // there is one
+	holds    [][]byte    // of all pages
 }
 
 func (p *packer) add(in *wire.Input) error {
@@ -111,6 +114,9 @@ func (p *packer) add(in *wire.Input) error {
 			return err
 		}
 		p.segments = append(p.segments, &wire.Segment{First: p.first, Count: 1, Blob: b, Bytes: b.GetSize()})
+		if len(in.GetHold()) > 0 {
+			p.holds = append(p.holds, in.GetHold())
+		}
 		p.first++
 		return nil
 	}
@@ -137,11 +143,13 @@ func (p *packer) flush() error {
 	if len(packed) <= wire.MaxInline {
 		segment.Inline = packed
 	} else {
-		hash, err := p.pages.Put(p.ctx, packed)
+		hash, err := p.pages.Put(p.ctx, p.hold, packed)
 		if err != nil {
 			return err
 		}
-		segment.Page = hash[:]
+		if segment.Page = hash[:]; !p.stored {
+			p.stored, p.holds = true, append(p.holds, p.hold[:])
+		}
 	}
 	p.segments = append(p.segments, segment)
 	p.first += segment.Count
@@ -177,7 +185,9 @@ func (s *service) PutProgram(ctx context.Context, in *connect.ClientStream[wire.
 	if err := s.node.pool.Check(ctx, file.Name()); err != nil {
 		return nil, err
 	}
-	stored, err := pages.PutBlob(ctx, file, wire.MaxProgram)
+	// The hold of a program has no command that ends it: its pages stay for a day
+	// after its last job anyway.
+	stored, err := pages.PutBlob(ctx, wire.NewHoldID(), file, wire.MaxProgram)
 	if err != nil {
 		return nil, err
 	}
@@ -214,11 +224,12 @@ func (s *service) PutBlob(ctx context.Context, in *connect.ClientStream[wire.Put
 	if err != nil {
 		return nil, err
 	}
-	stored, err := pages.PutBlob(ctx, &blobReader{in: in}, wire.MaxBlob)
+	hold := wire.NewHoldID()
+	stored, err := pages.PutBlob(ctx, hold, &blobReader{in: in}, wire.MaxBlob)
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.PutBlobResponse{Blob: stored}), nil
+	return connect.NewResponse(&wire.PutBlobResponse{Blob: stored, Hold: hold[:]}), nil
 }
 
 // blobReader reads the bytes that a client streams.

@@ -31,7 +31,7 @@ type replica struct {
 type openGroup struct {
 	*consensus.Group
 	// lastAtOpen is the end of the log when it was opened: once it is applied
-	// again, the state names all that it named before.
+	// again, the state is what it was before.
 	lastAtOpen uint64
 }
 
@@ -52,13 +52,16 @@ func (n *node) group() *openGroup {
 	return nil
 }
 
-// current reports whether the state is as far as it was before: until then it
-// may not name yet what it will.
-func (g *openGroup) current() bool {
-	founded := false
-	g.Read(func(s *state.State) { founded = s.Founded() })
+// founded reports whether the state is of a swarm.
+func (g *openGroup) founded() (yes bool) {
+	g.Read(func(s *state.State) { yes = s.Founded() })
+	return yes
+}
+
+// resumed reports whether the state is as far as it was before.
+func (g *openGroup) resumed() bool {
 	st := g.Status()
-	return founded && st.Applied >= g.lastAtOpen && st.Lag == 0
+	return g.founded() && st.Applied >= g.lastAtOpen && st.Lag == 0
 }
 
 // openReplica opens what members have: the pages and the group's log.
@@ -204,7 +207,7 @@ func (n *node) waitsForLog() string {
 	if g == nil {
 		return ""
 	}
-	if g.current() {
+	if g.resumed() {
 		n.logNote.Store(nil) // it is over
 		return ""
 	}

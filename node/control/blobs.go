@@ -52,9 +52,9 @@ func (c *Client) PutProgram(ctx context.Context, name string, module io.ReadSeek
 	return res.Msg.GetProgram(), nil
 }
 
-// PutBlob stores one large input and returns what an Input names it by, and
-// the SHA-256 of its bytes. Memory is bounded.
-func (c *Client) PutBlob(ctx context.Context, r io.Reader) (*wire.Blob, wire.Hash, error) {
+// PutBlob stores one large input and returns the Input that names it, and the
+// SHA-256 of its bytes. Memory is bounded.
+func (c *Client) PutBlob(ctx context.Context, r io.Reader) (*wire.Input, wire.Hash, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	h := sha256.New()
@@ -69,7 +69,7 @@ func (c *Client) PutBlob(ctx context.Context, r io.Reader) (*wire.Blob, wire.Has
 	if err != nil {
 		return nil, wire.Hash{}, err
 	}
-	return res.Msg.GetBlob(), wire.Hash(h.Sum(nil)), nil
+	return &wire.Input{Blob: res.Msg.GetBlob(), Hold: res.Msg.GetHold()}, wire.Hash(h.Sum(nil)), nil
 }
 
 // sendParts sends all of r. It returns io.EOF when the other side has answered

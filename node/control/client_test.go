@@ -294,9 +294,9 @@ func TestLargeInputsAreNotHeldInMemory(t *testing.T) {
 	c := serve(t, s)
 	runtime.GC()
 	source := &watched{}
-	blob, hash, err := c.PutBlob(t.Context(), io.LimitReader(source, size))
-	if err != nil || blob.GetSize() != size {
-		t.Fatal(blob.GetSize(), err)
+	input, hash, err := c.PutBlob(t.Context(), io.LimitReader(source, size))
+	if err != nil || input.GetBlob().GetSize() != size {
+		t.Fatal(input.GetBlob().GetSize(), err)
 	}
 	if want, _ := hashReader(io.LimitReader(&watched{}, size)); hash != want {
 		t.Error("the hash differs")

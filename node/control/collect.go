@@ -45,7 +45,7 @@ type item struct {
 
 // encodedSize bounds what the item adds to a call.
 func (it *item) encodedSize() int {
-	const frame = 16
+	const frame = 16 + 18 // with a hold
 	if it.large != nil {
 		return 2*frame + (len(it.large)/wire.PageSize+1)*40
 	}

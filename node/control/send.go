@@ -175,13 +175,13 @@ func (u *upload) store(ctx context.Context, b *batch) error {
 		if it.large == nil {
 			continue
 		}
-		blob, _, err := u.putBlob(ctx, func() (io.ReadCloser, error) {
+		input, _, err := u.putBlob(ctx, func() (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(it.large)), nil
 		})
 		if err != nil {
 			return err
 		}
-		it.input, it.large = &wire.Input{Blob: blob}, nil
+		it.input, it.large = input, nil
 	}
 	return nil
 }

@@ -240,24 +240,24 @@ func (u *upload) put(ctx context.Context, in Input) error {
 		}
 		return u.collect.add(ctx, it)
 	}
-	blob, hash, err := u.putBlob(ctx, in.Open)
+	input, hash, err := u.putBlob(ctx, in.Open)
 	if err != nil {
 		return err
 	}
-	return u.collect.add(ctx, item{input: &wire.Input{Blob: blob}, hash: hash})
+	return u.collect.add(ctx, item{input: input, hash: hash})
 }
 
-func (u *upload) putBlob(ctx context.Context, open func() (io.ReadCloser, error)) (blob *wire.Blob, hash wire.Hash, err error) {
+func (u *upload) putBlob(ctx context.Context, open func() (io.ReadCloser, error)) (input *wire.Input, hash wire.Hash, err error) {
 	err = u.patience.Retry(ctx, func(ctx context.Context) error {
 		r, err := open()
 		if err != nil {
 			return &readError{err}
 		}
 		defer r.Close()
-		blob, hash, err = u.c.PutBlob(ctx, r)
+		input, hash, err = u.c.PutBlob(ctx, r)
 		return err
 	})
-	return blob, hash, err
+	return input, hash, err
 }
 
 // hashInput returns the SHA-256 of an input's bytes.

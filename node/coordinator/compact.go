@@ -27,11 +27,12 @@ func (c *Coordinator) packResults(ctx context.Context, id wire.JobID) error {
 	if err != nil || page == nil {
 		return err
 	}
-	hash, err := c.cfg.Pages.PutReserved(ctx, page)
+	hold := wire.NewHoldID()
+	hash, err := c.cfg.Pages.PutReserved(ctx, hold, page)
 	if err != nil {
 		return err
 	}
-	_, err = c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_PackResults{PackResults: &wire.PackResults{
+	_, err = c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Holds: [][]byte{hold[:]}, Kind: &wire.Op_PackResults{PackResults: &wire.PackResults{
 		JobId: string(id), FirstBatch: uint32(first), Batches: uint32(n), Page: hash[:],
 	}}})
 	return err

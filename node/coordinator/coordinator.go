@@ -69,9 +69,14 @@ type Replication struct {
 
 // Pages is where bytes lie.
 type Pages interface {
-	// PutReserved returns when the page is on a quorum of the voters. It may
-	// use the reserve of their disks: results give the space of inputs back.
-	PutReserved(ctx context.Context, data []byte) (wire.Hash, error)
+	// PutReserved returns when the page is on a quorum of the voters, which keep
+	// it for the command that the hold is of. It may use the reserve of their
+	// disks: results give the space of inputs back.
+	PutReserved(ctx context.Context, hold wire.HoldID, data []byte) (wire.Hash, error)
+	// Hold returns nil when a quorum of the voters keep pages that were put
+	// before for the command that the hold is of, and no longer for another one.
+	// CODE_NOT_FOUND: some page is on none of most of the voters.
+	Hold(ctx context.Context, hold, instead wire.HoldID, pages []wire.Hash) error
 	// Get returns a page, from another member if need be. The caller must not
 	// change it.
 	Get(ctx context.Context, hash wire.Hash) ([]byte, error)
@@ -118,8 +123,11 @@ type Coordinator struct {
 	reports map[wire.DeviceID]memberReport
 	jobs    map[wire.JobID]*jobQueue
 	counter uint64 // of attempts in this term
-	// unrecorded is the bytes of results that are not committed yet.
-	unrecorded int
+	// debts are the results that are not committed yet.
+	debts debts
+	// confirmers are at work on results that name pages, by device.
+	confirmers map[wire.DeviceID]*confirmer
+	staging    staging
 	started    time.Time
 	done       doneRate
 	ended      bool
@@ -156,6 +164,8 @@ func New(cfg Config, term uint64) *Coordinator {
 		left:       make(map[wire.DeviceID]leaving),
 		reports:    make(map[wire.DeviceID]memberReport),
 		jobs:       make(map[wire.JobID]*jobQueue),
+		debts:      debts{of: make(map[wire.DeviceID]int)},
+		confirmers: make(map[wire.DeviceID]*confirmer),
 		started:    time.Now(),
 	}
 	cfg.Group.Read(func(s *state.State) {
@@ -216,7 +226,8 @@ func (c *Coordinator) wake() {
 	}
 }
 
-// propose commits an operation on behalf of actor.
+// propose commits an operation on behalf of actor. If it names pages, most of the
+// voters have said that they keep them, under the holds that it carries.
 func (c *Coordinator) propose(ctx context.Context, actor wire.DeviceID, op *wire.Op) (state.OpResult, error) {
 	op.Actor = string(actor)
 	return c.cfg.Group.Propose(ctx, c.term, op)

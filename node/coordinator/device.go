@@ -45,6 +45,9 @@ type device struct {
 	// waits while that is too much.
 	inputBytes int
 	room       chan struct{}
+	// slowed wakes the reader of its results, which waits while too many of them
+	// are to be recorded.
+	slowed chan struct{}
 
 	specSent map[incarnation]struct{} // used by its sender only
 	// lines and refusals bound what it can make the log say.
@@ -64,12 +67,14 @@ type device struct {
 	expelled bool
 }
 
-func newDevice(conn *session.Conn, hello *wire.Hello) *device {
+func newDevice(conn *session.Conn, hello *wire.Hello, all *staging) *device {
 	return &device{
 		id:       wire.DeviceID(hello.GetDeviceId()),
 		slots:    int(hello.GetSlots()),
 		conn:     conn,
 		grants:   make(chan *lease, maxGrants),
+		staged:   stagedPages{all: all},
+		slowed:   make(chan struct{}, 1),
 		profile:  hello.GetProfile(),
 		leases:   make(map[*lease]struct{}),
 		inFlight: make(map[wire.JobID]int),
@@ -120,6 +125,7 @@ func (d *device) freed() {
 // cancel tells the device to stop working on tasks of a lease; on all of them
 // if indexes is nil.
 func (d *device) cancel(job wire.JobID, attempt *wire.Attempt, indexes []uint32) {
+	d.staged.cancel(attempt, indexes)
 	d.conn.Post(&wire.Frame{Kind: &wire.Frame_CancelTasks{CancelTasks: &wire.CancelTasks{
 		JobId: string(job), Attempt: attempt, Indexes: indexes,
 	}}})

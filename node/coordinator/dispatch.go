@@ -13,11 +13,9 @@ import (
 const (
 	// maxLeaseBytes bounds the inputs that travel in one lease.
 	maxLeaseBytes = 256 << 10
-	// maxUnrecorded is how many results of a job, and maxUnrecordedBytes how many
-	// bytes of all jobs' results, may wait to be committed before no more tasks
-	// are leased.
-	maxUnrecorded      = 32 << 10
-	maxUnrecordedBytes = 64 << 20
+	// maxUnrecorded is how many results of a job may wait to be committed before
+	// no more of its tasks are leased.
+	maxUnrecorded = 32 << 10
 	// maxSpecsSent bounds the memory of which specs a session was sent; a spec
 	// sent twice does no harm.
 	maxSpecsSent = 1024
@@ -83,7 +81,7 @@ func (c *Coordinator) plan(now time.Time) *planning {
 	anything := false
 	for _, q := range c.jobs {
 		ready := q.ready(now)
-		if len(q.recorder.queue) >= maxUnrecorded || c.unrecorded >= maxUnrecordedBytes {
+		if len(q.recorder.queue) >= maxUnrecorded {
 			ready = 0
 		}
 		anything = anything || ready > 0
@@ -95,7 +93,7 @@ func (c *Coordinator) plan(now time.Time) *planning {
 		return nil
 	}
 	for _, d := range c.devices {
-		if d.gone.IsZero() && d.slots > 0 && len(d.grants) < maxGrants {
+		if d.gone.IsZero() && d.slots > 0 && len(d.grants) < maxGrants && !c.debts.over(d.id) {
 			p.view.Devices = append(p.view.Devices, d.schedulable())
 		}
 	}

@@ -101,12 +101,23 @@ type memoryPages struct {
 	slow chan struct{}
 }
 
-func (p *memoryPages) PutReserved(_ context.Context, data []byte) (wire.Hash, error) {
+func (p *memoryPages) PutReserved(_ context.Context, _ wire.HoldID, data []byte) (wire.Hash, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := wire.HashOf(data)
 	p.pages[h] = data
 	return h, nil
+}
+
+func (p *memoryPages) Hold(_ context.Context, _, _ wire.HoldID, pages []wire.Hash) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range pages {
+		if _, ok := p.pages[h]; !ok {
+			return wire.Errorf(wire.Code_CODE_NOT_FOUND, "no page %v", h)
+		}
+	}
+	return nil
 }
 
 func (p *memoryPages) Get(_ context.Context, h wire.Hash) ([]byte, error) {
@@ -157,7 +168,7 @@ func newHarness(t *testing.T) *harness {
 	h := &harness{
 		t:       t,
 		group:   &oneGroup{state: state.New(), term: 1, now: time.Now, format: 2},
-		pages:   &memoryPages{pages: make(map[wire.Hash][]byte)},
+		pages:   &memoryPages{pages: map[wire.Hash][]byte{wire.HashOf([]byte("program")): []byte("program")}},
 		founder: identity(1),
 		invite:  make(map[wire.Role]ed25519.PrivateKey),
 	}
@@ -396,7 +407,7 @@ func (h *harness) segments(items [][]byte) (all []*wire.Segment) {
 		if len(packed) <= wire.MaxInline {
 			segment.Inline = packed
 		} else {
-			hash, _ := h.pages.PutReserved(context.Background(), packed)
+			hash, _ := h.pages.PutReserved(context.Background(), wire.NewHoldID(), packed)
 			segment.Page = hash[:]
 		}
 		all = append(all, segment)

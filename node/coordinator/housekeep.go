@@ -23,6 +23,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 		}
 		now := time.Now()
 		c.freeGone(now)
+		c.forgetStale(now)
 		c.tellMembers()
 		if now.After(nextSpeed) {
 			c.correctSpeeds()
@@ -55,6 +56,15 @@ func (c *Coordinator) freeGone(now time.Time) {
 		c.running.Go(func() { d.conn.Close(removedText, false) })
 	}
 	c.expelled = nil
+}
+
+// forgetStale forgets the pages that are half written and of which no more comes.
+func (c *Coordinator) forgetStale(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.devices {
+		d.staged.forgetIf(func(p *staged) bool { return now.Sub(p.moved) > stagedFor })
+	}
 }
 
 // tellMembers tells devices that do not replicate the registry who the members

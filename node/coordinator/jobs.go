@@ -18,6 +18,10 @@ import (
 // take.
 const maxOpenInput = 1 << 30
 
+// holdTime bounds how long a submit waits until most of the voters have said that
+// they have what it names.
+const holdTime = 5 * time.Second
+
 // maxListBytes bounds a list of jobs: it has to fit in a frame.
 const maxListBytes = wire.MaxFrame - 64<<10
 
@@ -25,15 +29,21 @@ func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.S
 	if err := a.need(wire.Role_ROLE_MEMBER, "submitting a job"); err != nil {
 		return nil, err
 	}
-	op := &wire.SubmitJob{JobId: r.GetJobId(), Spec: r.GetSpec(), Close: r.GetClose()}
+	submit := &wire.SubmitJob{JobId: r.GetJobId(), Spec: r.GetSpec(), Close: r.GetClose()}
 	if in := r.GetInputs(); len(in.GetSegments()) > 0 {
-		op.Inputs = appendOp(in)
+		submit.Inputs = appendOp(in)
 	}
-	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: op}})
+	id := wire.JobID(r.GetJobId())
+	op := &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: submit}, Holds: r.GetInputs().GetHolds()}
+	if !a.c.begun(id, 0) {
+		if err := a.c.holdFor(ctx, op, r.GetInputs().GetSegments(), r.GetSpec().GetProgram()); err != nil {
+			return nil, err
+		}
+	}
+	result, err := a.c.propose(ctx, a.id, op)
 	if err != nil {
 		return nil, err
 	}
-	id := wire.JobID(r.GetJobId())
 	a.c.follow(id)
 	job, err := a.c.job(id)
 	if err != nil {
@@ -52,6 +62,48 @@ func appendOp(in *wire.AppendInputsRequest) *wire.AppendInputs {
 		DigestBefore: in.GetDigestBefore(),
 		DigestAfter:  in.GetDigestAfter(),
 	}
+}
+
+// begun reports whether the job is there and has so many inputs: then those up to
+// there are known, and name nothing anew.
+func (c *Coordinator) begun(id wire.JobID, inputs uint32) (yes bool) {
+	c.cfg.Group.Read(func(s *state.State) {
+		j := s.Job(id)
+		yes = j != nil && j.Total() >= inputs
+	})
+	return yes
+}
+
+// holdFor has most of the voters keep what an operation is about to name, and adds
+// the hold to it.
+func (c *Coordinator) holdFor(ctx context.Context, op *wire.Op, segments []*wire.Segment, program *wire.Program) error {
+	names := slices.Clone(program.GetBlob().GetPages())
+	for _, seg := range segments {
+		if len(seg.GetPage()) > 0 {
+			names = append(names, seg.GetPage())
+		}
+		names = append(names, seg.GetBlob().GetPages()...)
+	}
+	pages := make([]wire.Hash, len(names))
+	for i, b := range names {
+		hash, err := wire.HashFromBytes(b)
+		if err != nil {
+			return wire.Errorf(wire.Code_CODE_INVALID, "a page that a job names: %v", err)
+		}
+		pages[i] = hash
+	}
+	if len(pages) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdTime)
+	defer cancel()
+	hold := wire.NewHoldID()
+	err := c.cfg.Pages.Hold(ctx, hold, wire.HoldID{}, pages)
+	if wire.CodeOf(err) == wire.Code_CODE_NOT_FOUND {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "the bytes of the program or of some inputs are not in the swarm any more (%v): submit them again", err)
+	}
+	op.Holds = append(slices.Clone(op.Holds), hold[:])
+	return err
 }
 
 // follow makes the soft state of a job follow what was committed of it.
@@ -88,12 +140,27 @@ func (a asker) appendInputs(ctx context.Context, r *wire.AppendInputsRequest) (*
 	if err := a.c.awaitRoom(ctx, id); err != nil {
 		return nil, err
 	}
-	result, err := a.c.propose(ctx, a.id, &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}})
+	op := &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}, Holds: r.GetHolds()}
+	if end := endOf(r.GetSegments()); !a.c.begun(id, end) && a.c.begun(id, 0) {
+		if err := a.c.holdFor(ctx, op, r.GetSegments(), nil); err != nil {
+			return nil, err
+		}
+	}
+	result, err := a.c.propose(ctx, a.id, op)
 	if err != nil {
 		return nil, err
 	}
 	a.c.follow(id)
 	return &wire.AppendInputsResponse{Total: result.Total}, nil
+}
+
+// endOf returns how many inputs a job has with the segments.
+func endOf(segments []*wire.Segment) uint32 {
+	if len(segments) == 0 {
+		return 0
+	}
+	last := segments[len(segments)-1]
+	return last.GetFirst() + last.GetCount()
 }
 
 // awaitRoom waits until the job's inputs that lie unprocessed are below their

@@ -286,7 +286,7 @@ func TestAListOfManyJobsFitsInAFrame(t *testing.T) {
 		for i := range 6000 {
 			h.group.do(t, &wire.Op{Actor: string(h.founder.ID), Kind: &wire.Op_SubmitJob{SubmitJob: &wire.SubmitJob{
 				JobId: fmt.Sprintf("job-%060d", i), Close: true,
-				Spec: &wire.JobSpec{Program: &wire.Program{Name: "p", Blob: &wire.Blob{Size: 8, Hash: hashOf("p"), Pages: [][]byte{hashOf("p")}}}},
+				Spec: &wire.JobSpec{Program: &wire.Program{Name: "p", Blob: &wire.Blob{Size: 8, Hash: hashOf("p"), Pages: [][]byte{hashOf("program")}}}},
 			}}})
 		}
 		open := client.submit(1, nil)

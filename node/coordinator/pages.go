@@ -4,83 +4,99 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
+	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
 const (
-	// maxStaging bounds the pages that one session writes at one time.
-	maxStaging = 8
-	// maxStaged bounds the memory of which pages a session has written.
-	maxStaged = 16 << 10
+	// maxStaging bounds the pages that one session writes at one time, and
+	// maxStagedBytes those of all sessions: twice four pages of 32 devices that
+	// are busy with it.
+	maxStaging     = 8
+	maxStagedBytes = 256 << 20
+	// stagedFor is how long a page that is half written waits for more of it.
+	stagedFor = 30 * time.Second
+	// maxStored bounds the pages remembered as just stored.
+	maxStored = 64
 )
 
-// stagedPages are the pages of large outputs that a session writes.
+// staging is the bytes of pages that are being written, of all sessions.
+type staging struct{ bytes atomic.Int64 }
+
+// take reserves room for a page.
+func (s *staging) take(size int) bool {
+	if s.bytes.Add(int64(size)) <= maxStagedBytes {
+		return true
+	}
+	s.give(size)
+	return false
+}
+
+func (s *staging) give(size int) { s.bytes.Add(-int64(size)) }
+
+// stagedPages are the pages of large outputs that a session writes. Bytes that
+// come again are stored again: they may be gone by then. Whether a page is there
+// is asked when a result names it (see confirmer).
 type stagedPages struct {
+	all *staging
+
 	mu      sync.Mutex
 	partial map[wire.Hash]*staged
-	written map[wire.Hash]struct{}
+	// stored are pages that were stored a moment ago: who wrote the same bytes
+	// side by side need not begin again.
+	stored map[wire.Hash]time.Time
 }
 
 // staged is a page that is being written. Several writers may bring the same
 // bytes at one time: outputs often hold equal pages.
 type staged struct {
-	page []byte
-	size int
-	done chan struct{} // closed when it is stored, or is not
-	err  error         // why it is not; set before done is closed
+	page    []byte
+	size    int
+	attempt *wire.Attempt // with index, the task that it was begun for; nil is unknown
+	index   uint32
+	moved   time.Time     // when more of it came
+	done    chan struct{} // closed when it is stored, or is not
+	err     error         // why it is not; set before done is closed
 }
 
-// has reports whether all of these pages were written in this session.
-func (s *stagedPages) has(pages [][]byte) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range pages {
-		hash, err := wire.HashFromBytes(b)
-		if err != nil {
-			return false
-		}
-		if _, ok := s.written[hash]; !ok {
-			return false
-		}
-	}
-	return true
-}
+func (p *staged) whole() bool { return len(p.page) == p.size }
 
 // add takes a range of a page. When the range is the page's last, it returns the
 // page, and whether the caller is the first to bring it whole and so has to
-// store it. It returns nil while more is to come, or if nothing has to be done.
+// store it. It returns nil while more is to come.
 func (s *stagedPages) add(hash wire.Hash, r *wire.WritePageRequest) (whole *staged, first bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.partial == nil {
-		s.partial, s.written = make(map[wire.Hash]*staged), make(map[wire.Hash]struct{})
-	}
-	if _, ok := s.written[hash]; ok {
-		return nil, false, nil
-	}
 	size, from := int(r.GetSize()), int(r.GetOffset())
 	to := from + len(r.GetData())
 	p := s.partial[hash]
 	if p == nil && from == 0 {
-		if len(s.partial) >= maxStaging {
-			return nil, false, wire.Errorf(wire.Code_CODE_EXHAUSTED, "a device writes at most %d pages at one time", maxStaging)
+		if p, err = s.begin(hash, r); err != nil {
+			return nil, false, err
 		}
-		p = &staged{size: size, done: make(chan struct{})}
-		s.partial[hash] = p
+	}
+	if at, ok := s.stored[hash]; p == nil && ok && time.Since(at) < stagedFor {
+		return nil, false, nil
 	}
 	if p == nil || p.size != size || from > len(p.page) || to > size {
-		if p != nil && len(p.page) < p.size {
-			delete(s.partial, hash)
+		if p != nil && !p.whole() {
+			s.forget(hash)
 		}
 		return nil, false, wire.Errorf(wire.Code_CODE_INVALID, "the ranges of page %v do not follow each other", hash)
 	}
 	if to > len(p.page) {
 		p.page = append(p.page, r.GetData()[len(p.page)-from:]...)
-		first = len(p.page) == size
+		p.moved = time.Now()
+		first = p.whole()
 	}
 	if to < size {
 		return nil, false, nil
@@ -88,35 +104,87 @@ func (s *stagedPages) add(hash wire.Hash, r *wire.WritePageRequest) (whole *stag
 	return p, first, nil
 }
 
+// begin makes room for a page. Of those that are half written the one that has
+// waited longest makes room for it: a device that writes more of them at one time
+// than its bound has given some up.
+func (s *stagedPages) begin(hash wire.Hash, r *wire.WritePageRequest) (*staged, error) {
+	if s.partial == nil {
+		s.partial = make(map[wire.Hash]*staged)
+	}
+	if len(s.partial) >= maxStaging && !s.forgetOldest() {
+		return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "a device writes at most %d pages at one time", maxStaging)
+	}
+	if !s.all.take(int(r.GetSize())) {
+		return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "all devices write at most %d MiB of pages at one time", maxStagedBytes>>20)
+	}
+	p := &staged{size: int(r.GetSize()), attempt: r.GetAttempt(), index: r.GetIndex(), moved: time.Now(), done: make(chan struct{})}
+	s.partial[hash] = p
+	return p, nil
+}
+
+func (s *stagedPages) forgetOldest() bool {
+	var oldest *staged
+	var name wire.Hash
+	for hash, p := range s.partial {
+		if !p.whole() && (oldest == nil || p.moved.Before(oldest.moved)) {
+			oldest, name = p, hash
+		}
+	}
+	if oldest != nil {
+		s.forget(name)
+	}
+	return oldest != nil
+}
+
+// forget gives the room of a page back. The caller holds the mutex.
+func (s *stagedPages) forget(hash wire.Hash) {
+	s.all.give(s.partial[hash].size)
+	delete(s.partial, hash)
+}
+
+// forgetIf forgets the pages that are half written and meant.
+func (s *stagedPages) forgetIf(meant func(*staged) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for hash, p := range s.partial {
+		if !p.whole() && meant(p) {
+			s.forget(hash)
+		}
+	}
+}
+
+// cancel forgets what was written for tasks of a lease, all of them if indexes
+// is nil.
+func (s *stagedPages) cancel(attempt *wire.Attempt, indexes []uint32) {
+	s.forgetIf(func(p *staged) bool {
+		return proto.Equal(p.attempt, attempt) && (indexes == nil || slices.Contains(indexes, p.index))
+	})
+}
+
 // finish notes what became of a whole page.
 func (s *stagedPages) finish(hash wire.Hash, p *staged, err error) {
-	if err == nil {
-		s.wrote(hash)
-	}
 	s.mu.Lock()
-	delete(s.partial, hash)
+	s.forget(hash)
+	if err == nil {
+		if s.stored == nil || len(s.stored) >= maxStored {
+			s.stored = make(map[wire.Hash]time.Time)
+		}
+		s.stored[hash] = time.Now()
+	}
 	s.mu.Unlock()
 	p.err = err
 	close(p.done)
 }
 
-func (s *stagedPages) wrote(hash wire.Hash) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.written) >= maxStaged {
-		clear(s.written) // results that name them are checked another way
-	}
-	s.written[hash] = struct{}{}
-}
-
-// writePage takes a range of a page of an output from a device that works.
+// writePage takes a range of a page of an output from a device that works, or is
+// to write again what was lost.
 func (a asker) writePage(ctx context.Context, r *wire.WritePageRequest) (*wire.WritePageResponse, error) {
 	hash, err := wire.HashFromBytes(r.GetHash())
 	if err != nil || r.GetSize() == 0 || r.GetSize() > wire.PageSize || len(r.GetData()) > wire.MaxChunk {
 		return nil, wire.Errorf(wire.Code_CODE_INVALID, "a page has 1 to %d bytes and comes in ranges of at most %d", wire.PageSize, wire.MaxChunk)
 	}
 	a.c.mu.Lock()
-	busy := a.device.total > 0
+	busy := a.device.total > 0 || a.c.confirmers[a.id] != nil
 	a.c.mu.Unlock()
 	if !busy {
 		return nil, wire.Errorf(wire.Code_CODE_PRECONDITION, "a device writes pages while it has a lease, and device %s has none", a.id.Short())
@@ -140,8 +208,15 @@ func (a asker) storePage(ctx context.Context, hash wire.Hash, page []byte) error
 	if wire.HashOf(page) != hash {
 		return wire.Errorf(wire.Code_CODE_INVALID, "page %v arrived damaged", hash)
 	}
-	_, err := a.c.cfg.Pages.PutReserved(ctx, page)
+	_, err := a.c.cfg.Pages.PutReserved(ctx, stagedHold(a.id), page)
 	return err
+}
+
+// stagedHold is the hold of the pages that a device writes, from the writing to
+// the result that names them: every coordinator knows it.
+func stagedHold(id wire.DeviceID) wire.HoldID {
+	sum := sha256.Sum256([]byte("ostrich staged pages\n" + id))
+	return wire.HoldID(sum[:16])
 }
 
 // readPage answers with a range of a page. Whoever can name a page was told of

@@ -102,7 +102,7 @@ func TestAPageIsCompressedForWhoAsksForItWhereThatHelps(t *testing.T) {
 			"beyond its end": {plain, 1 << 20, 1000, true, false},
 			"noise":          {noise, 0, 5000, true, false},
 		} {
-			hash, err := h.pages.PutReserved(t.Context(), tt.page)
+			hash, err := h.pages.PutReserved(t.Context(), wire.NewHoldID(), tt.page)
 			if err != nil {
 				t.Fatal(err)
 			}

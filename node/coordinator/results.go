@@ -26,6 +26,8 @@ const (
 	maxBatchRecords = 4096
 	// maxBatchPages bounds the pages of large outputs that one command names.
 	maxBatchPages = 2048
+	// resultOverhead is about what a result costs besides its bytes.
+	resultOverhead = 256
 	// addedSize is what the coordinator adds to a result: the device's ID, the
 	// number of runs.
 	addedSize = 128
@@ -51,16 +53,20 @@ type received struct {
 	attempt *wire.Attempt
 	result  *wire.TaskResult
 	size    int // of the result, in bytes
-	// unseen says that its output names pages that were not written in this
-	// session: by an earlier one, or never.
-	unseen bool
+	// hold keeps the pages of its output until it is recorded; the zero value if
+	// there are none.
+	hold wire.HoldID
 }
 
 // receive takes results from a device. Those it was leased wait to be recorded;
-// others are told at once that nobody wants them.
-func (c *Coordinator) receive(d *device, r *wire.Results) error {
+// others are told at once that nobody wants them. It waits while too many of the
+// device's results do.
+func (c *Coordinator) receive(ctx context.Context, d *device, r *wire.Results) error {
 	if err := c.checkResults(r); err != nil {
 		return err
+	}
+	if !c.awaitDebts(ctx, d) {
+		return nil // the session has ended; the device keeps its results
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,7 +102,11 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 	index := result.GetIndex()
 	if r, recording := q.recording[index]; recording {
 		// If it came twice, the record answers both.
-		return r.device == d.id && proto.Equal(r.attempt, attempt)
+		ours := r.device == d.id && proto.Equal(r.attempt, attempt)
+		if ours {
+			c.confirmers[d.id].hurry(q, index)
+		}
+		return ours
 	}
 	ok := result.GetStatus() == wire.TaskStatus_TASK_STATUS_OK
 	l := q.leased[index]
@@ -105,7 +115,7 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 			return false
 		}
 	}
-	if result.GetFailure() == wire.FailureKind_FAILURE_KIND_INTERNAL && c.tryElsewhere(d, q, index) {
+	if result.GetFailure() == wire.FailureKind_FAILURE_KIND_INTERNAL && c.tryElsewhere(d.id, q, index) {
 		return false
 	}
 	result.Device = string(d.id)
@@ -113,10 +123,7 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 	if ok {
 		q.measure(d.id, time.Duration(result.GetDurationUs())*time.Microsecond)
 	}
-	c.enqueue(q, received{
-		device: d.id, attempt: attempt, result: result,
-		unseen: !d.staged.has(result.GetOutputBlob().GetPages()),
-	})
+	c.enqueue(q, received{device: d.id, attempt: attempt, result: result})
 	return true
 }
 
@@ -141,25 +148,30 @@ func (c *Coordinator) acceptLate(d *device, q *jobQueue, index uint32) bool {
 // tryElsewhere has a task run by another device, if one is there that has not
 // tried it, when it was not the program that failed but the device. That counts
 // as no attempt, as the loss of a device does not.
-func (c *Coordinator) tryElsewhere(d *device, q *jobQueue, index uint32) bool {
+func (c *Coordinator) tryElsewhere(device wire.DeviceID, q *jobQueue, index uint32) bool {
 	able := c.eligible(q)
-	others := slices.DeleteFunc(able, func(id wire.DeviceID) bool { return id == d.id })
+	others := slices.DeleteFunc(able, func(id wire.DeviceID) bool { return id == device })
 	if !q.untried(index, others) {
 		return false
 	}
-	q.failed(index, d.id, others, time.Now())
+	q.failed(index, device, others, time.Now())
 	return true
 }
 
 // enqueue puts the result of a task, which nobody holds any more, into the
-// recorder's queue. The caller holds the mutex.
+// recorder's queue, once it is sure that the pages which it names are there. The
+// caller holds the mutex.
 func (c *Coordinator) enqueue(q *jobQueue, r received) {
 	index := r.result.GetIndex()
-	r.size = proto.Size(r.result)
+	r.size = resultOverhead + proto.Size(r.result)
 	q.end(index)
 	q.recording[index] = received{device: r.device, attempt: r.attempt}
+	c.debts.add(r.device, r.size)
+	if len(r.result.GetOutputBlob().GetPages()) > 0 {
+		c.confirm(q, r)
+		return
+	}
 	q.recorder.queue = append(q.recorder.queue, r)
-	c.unrecorded += r.size
 }
 
 // checkResults refuses what no honest device sends.
@@ -172,6 +184,11 @@ func (c *Coordinator) checkResults(r *wire.Results) error {
 			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes outside pages: at most %d are allowed", n, maxInlineOutput)
 		}
 		blob := result.GetOutputBlob()
+		for _, b := range blob.GetPages() {
+			if _, err := wire.HashFromBytes(b); err != nil {
+				return wire.Errorf(wire.Code_CODE_INVALID, "a page of an output: %v", err)
+			}
+		}
 		if blob.GetSize() > wire.MaxBlob || uint64(len(blob.GetPages())) != (blob.GetSize()+wire.PageSize-1)/wire.PageSize {
 			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes in %d pages", blob.GetSize(), len(blob.GetPages()))
 		}
@@ -258,7 +275,7 @@ func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received)
 	if err != nil {
 		return err
 	}
-	result, err := c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_CompleteTasks{CompleteTasks: op}})
+	result, err := c.propose(ctx, c.cfg.Identity.ID, op)
 	switch wire.CodeOf(err) {
 	case wire.Code_CODE_UNSPECIFIED:
 	case wire.Code_CODE_NOT_FOUND, wire.Code_CODE_PRECONDITION: // the job is gone
@@ -276,15 +293,14 @@ func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received)
 
 // completion encodes a batch, its bytes in a page if they are too many to
 // travel in the command.
-func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []received) (*wire.CompleteTasks, error) {
+func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []received) (*wire.Op, error) {
+	var holds [][]byte
 	op := &wire.CompleteTasks{JobId: string(q.id), Results: &wire.Segment{Count: uint32(len(batch))}}
 	items := make([][]byte, len(batch))
 	devices := make(map[wire.DeviceID]uint32)
 	for i, r := range batch {
-		if r.unseen {
-			if err := c.confirmOutput(ctx, r.result); err != nil {
-				return nil, err
-			}
+		if r.hold != (wire.HoldID{}) {
+			holds = append(holds, r.hold[:])
 		}
 		item, err := proto.Marshal(r.result)
 		if err != nil {
@@ -309,35 +325,15 @@ func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []recei
 	packed := wire.EncodePack(items)
 	if len(packed) <= wire.MaxInline {
 		op.Results.Inline = packed
-		return op, nil
-	}
-	hash, err := c.cfg.Pages.PutReserved(ctx, packed)
-	if err != nil {
-		return nil, err
-	}
-	op.Results.Page = hash[:]
-	return op, nil
-}
-
-// confirmOutput makes a result a failed one if the pages that its output names
-// are nowhere in the swarm. An error means that it cannot be known now.
-func (c *Coordinator) confirmOutput(ctx context.Context, r *wire.TaskResult) error {
-	for _, b := range r.GetOutputBlob().GetPages() {
-		hash, err := wire.HashFromBytes(b)
-		if err == nil {
-			_, err = c.cfg.Pages.Get(ctx, hash)
+	} else {
+		hold := wire.NewHoldID()
+		hash, err := c.cfg.Pages.PutReserved(ctx, hold, packed)
+		if err != nil {
+			return nil, err
 		}
-		switch {
-		case err == nil:
-		case wire.CodeOf(err) == wire.Code_CODE_UNAVAILABLE || ctx.Err() != nil:
-			return err
-		default:
-			r.Status, r.Failure = wire.TaskStatus_TASK_STATUS_FAILED, wire.FailureKind_FAILURE_KIND_INTERNAL
-			r.Error, r.OutputBlob = "its output was lost on the way", nil
-			return nil
-		}
+		op.Results.Page, holds = hash[:], append(holds, hold[:])
 	}
-	return nil
+	return &wire.Op{Holds: holds, Kind: &wire.Op_CompleteTasks{CompleteTasks: op}}, nil
 }
 
 // outcome says what a result means for its task.
@@ -355,6 +351,7 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 	defer c.mu.Unlock()
 	now := time.Now()
 	var able []wire.DeviceID
+	paid := make(map[wire.DeviceID]int)
 	acks := make(map[*wire.Attempt][]uint32)
 	from := make(map[*wire.Attempt]wire.DeviceID)
 	for i, r := range batch {
@@ -363,7 +360,7 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 			verdict = verdicts[i]
 		}
 		index := r.result.GetIndex()
-		c.unrecorded -= r.size
+		paid[r.device] += r.size
 		switch verdict {
 		case state.Retry:
 			if able == nil {
@@ -380,6 +377,9 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 			acks[r.attempt] = append(acks[r.attempt], index)
 			from[r.attempt] = r.device
 		}
+	}
+	for device, size := range paid {
+		c.pay(device, size)
 	}
 	for attempt, indexes := range acks {
 		if d := c.devices[from[attempt]]; d != nil && d.gone.IsZero() {

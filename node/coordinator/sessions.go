@@ -42,7 +42,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 		}
 		return err
 	}
-	d := newDevice(conn, hello)
+	d := newDevice(conn, hello, &c.staging)
 	if bye := c.connect(d, hello.GetLeases()); bye != nil {
 		return conn.Close(bye.GetReason(), bye.GetRedial())
 	}
@@ -52,7 +52,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	work.Go(func() error {
 		err := conn.Run(workCtx, session.Handler{
 			Request: func(ctx context.Context, r *wire.Request) *wire.Response { return c.answer(ctx, d, r) },
-			Frame:   func(f *wire.Frame) error { return c.frame(d, f) },
+			Frame:   func(f *wire.Frame) error { return c.frame(workCtx, d, f) },
 		})
 		if err == nil {
 			err = session.ErrGoodbye
@@ -61,6 +61,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	})
 	work.Go(func() error { c.welcomeDevice(workCtx, d); return nil })
 	err = work.Wait()
+	d.staged.forgetIf(func(*staged) bool { return true })
 	c.disconnect(d, err)
 	return err
 }
@@ -223,7 +224,7 @@ func (c *Coordinator) endSessions() {
 }
 
 // frame takes what a device says on its own.
-func (c *Coordinator) frame(d *device, f *wire.Frame) error {
+func (c *Coordinator) frame(ctx context.Context, d *device, f *wire.Frame) error {
 	c.mu.Lock()
 	d.lastSeen = time.Now()
 	expelled := d.expelled
@@ -236,7 +237,7 @@ func (c *Coordinator) frame(d *device, f *wire.Frame) error {
 		c.noteReport(d, kind.Heartbeat.GetMember())
 		return nil
 	case *wire.Frame_Results:
-		return c.receive(d, kind.Results)
+		return c.receive(ctx, d, kind.Results)
 	case *wire.Frame_LogLine:
 		c.relay(d, kind.LogLine)
 		return nil

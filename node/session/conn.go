@@ -91,6 +91,9 @@ func (c *Conn) Term() uint64 { return c.term }
 // Generation returns the swarm's generation as the coordinator has it.
 func (c *Conn) Generation() uint64 { return c.generation }
 
+// Ended is closed when the session has ended.
+func (c *Conn) Ended() <-chan struct{} { return c.ended }
+
 // SetBusy says whether leases are out on this session: then the other side's
 // silence is noticed after 4 s, otherwise after 13 s.
 func (c *Conn) SetBusy(busy bool) { c.pulse.setBusy(busy) }

@@ -286,7 +286,7 @@ func (s *swarm) putPage(ctx context.Context, data []byte) (wire.Hash, error) {
 	for ctx.Err() == nil {
 		if p := s.members[rand.IntN(len(s.members))].member(); p != nil {
 			short, cancel := context.WithTimeout(ctx, callLimit)
-			hash, err := p.pages.Put(short, data)
+			hash, err := p.pages.Put(short, wire.NewHoldID(), data)
 			cancel()
 			if err == nil {
 				return hash, nil

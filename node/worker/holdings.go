@@ -50,6 +50,7 @@ type task struct {
 	result *wire.TaskResult
 	file   string // the output, until it is settled
 	size   int64  // bytes in file
+	stop   func() // ends the output's way to pages; nil if it is not on its way
 	batch  *batch // what it runs in
 	state  taskState
 }

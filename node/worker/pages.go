@@ -105,9 +105,16 @@ func rangeOf(r *wire.ReadPageResponse, limit int) ([]byte, error) {
 	return data, nil
 }
 
+// writer writes the output of one task.
+type writer struct {
+	call    call
+	attempt *wire.Attempt
+	index   uint32
+}
+
 // writeBlob puts a file into pages. places bounds the pages in flight, together
 // with other callers.
-func (c call) writeBlob(ctx context.Context, path string, size int64, places chan struct{}) (*wire.Blob, error) {
+func (c writer) writeBlob(ctx context.Context, path string, size int64, places chan struct{}) (*wire.Blob, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -138,7 +145,7 @@ func (c call) writeBlob(ctx context.Context, path string, size int64, places cha
 
 // writePage puts a page, from its start again when the coordinator changes on
 // the way. It waits for ever where there is no room.
-func (c call) writePage(ctx context.Context, name wire.Hash, page []byte) error {
+func (c writer) writePage(ctx context.Context, name wire.Hash, page []byte) error {
 	for try := 0; ; try++ {
 		err := c.writePageOnce(ctx, name, page)
 		code := wire.CodeOf(err)
@@ -152,10 +159,11 @@ func (c call) writePage(ctx context.Context, name wire.Hash, page []byte) error 
 	}
 }
 
-func (c call) writePageOnce(ctx context.Context, name wire.Hash, page []byte) error {
+func (c writer) writePageOnce(ctx context.Context, name wire.Hash, page []byte) error {
 	for at := 0; at < len(page); at += wire.MaxChunk {
-		_, err := c(ctx, &wire.Request{Kind: &wire.Request_WritePage{WritePage: &wire.WritePageRequest{
+		_, err := c.call(ctx, &wire.Request{Kind: &wire.Request_WritePage{WritePage: &wire.WritePageRequest{
 			Hash: name[:], Size: uint32(len(page)), Offset: uint32(at), Data: page[at:min(len(page), at+wire.MaxChunk)],
+			Attempt: c.attempt, Index: c.index,
 		}}})
 		if err != nil {
 			return err

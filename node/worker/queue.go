@@ -147,7 +147,7 @@ func (h *holdings) end(l *lease, place int32, result *wire.TaskResult) {
 	}
 	h.running--
 	h.inputs -= int64(len(t.input.GetInline()))
-	t.state, t.result, t.input, t.batch = ended, result, nil, nil
+	t.state, t.result, t.input, t.batch, t.stop = ended, result, nil, nil, nil
 	h.kept += size
 	l.job.learn(time.Duration(result.GetDurationUs()) * time.Microsecond)
 	if len(h.outbox) == 0 {
@@ -166,18 +166,70 @@ func resultSize(r *wire.TaskResult) int64 {
 	return int64(rest + len(r.GetOutput()) + len(r.GetStderr()) + len(r.GetError()) + 34*len(r.GetOutputBlob().GetPages()))
 }
 
-// keepFile notes where a running task's output is. It reports false, and keeps
-// nothing, if the task is settled.
-func (h *holdings) keepFile(l *lease, place int32, file string, size int64) bool {
+// keepFile notes where a running task's output is, and what ends its way to pages
+// when the task is settled. It reports false, and keeps nothing, if it is.
+func (h *holdings) keepFile(t place, file string, size int64, stop func()) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	t := &l.tasks[place]
-	if t.state == settled {
+	k := &t.lease.tasks[t.at]
+	if k.state == settled {
 		return false
 	}
-	t.file, t.size = file, size
+	k.file, k.size, k.stop = file, size, stop
 	h.keptFiles += size
 	return true
+}
+
+// again begins another way to pages of outputs whose pages were lost, with stop to
+// end it. It reports false if there is nothing to write: the task is settled, its
+// output was small, or is on its way.
+func (h *holdings) again(t place, stop func()) (file string, size int64, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := &t.lease.tasks[t.at]
+	if k.state != ended || k.result.GetOutputBlob() == nil || k.stop != nil || h.uploads >= maxUploads {
+		return "", 0, false
+	}
+	k.stop = stop
+	h.uploads++
+	return k.file, k.size, true
+}
+
+// wroteAnew ends what again began, and has the result sent again if the output is
+// in pages.
+func (h *holdings) wroteAnew(t place, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.uploads--
+	h.work.Broadcast()
+	k := &t.lease.tasks[t.at]
+	if k.state != ended {
+		return
+	}
+	k.stop = nil
+	if ok {
+		h.outbox = append(h.outbox, outcome{t.lease, t.at, k.result})
+		h.outboxBytes += resultSize(k.result)
+		h.outboxSince = time.Now()
+		h.signal()
+	}
+}
+
+// places returns where the tasks of a lease are that an acknowledgement calls
+// lost.
+func (h *holdings) places(a *wire.ResultsAck) (found []place) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := h.leases[attemptOf(a.GetAttempt())]
+	if l == nil {
+		return nil
+	}
+	for _, index := range a.GetLost() {
+		if p, ok := l.place(index); ok {
+			found = append(found, place{l, p})
+		}
+	}
+	return found
 }
 
 // settle forgets a task that is acknowledged or cancelled, and its lease after
@@ -196,6 +248,9 @@ func (h *holdings) settle(l *lease, place int32) {
 	}
 	h.inputs -= int64(len(t.input.GetInline()))
 	h.keptFiles -= t.size
+	if t.stop != nil {
+		t.stop()
+	}
 	if t.file != "" {
 		h.trash = append(h.trash, t.file)
 	}

@@ -157,16 +157,19 @@ func (w *Worker) finish(t place, r sandbox.Result) {
 		return
 	}
 	size := int64(r.StdoutSize)
-	if !w.holdings.keepFile(t.lease, t.at, r.StdoutPath, size) {
+	ctx, stop := context.WithCancel(w.ctx)
+	if !w.holdings.keepFile(t, r.StdoutPath, size, stop) {
+		stop()
 		removeOutput(r.StdoutPath)
 		return
 	}
 	w.holdings.uploading(1)
 	w.tasks.Go(func() {
+		defer stop()
 		defer w.holdings.uploading(-1)
-		blob, err := w.call.writeBlob(w.ctx, r.StdoutPath, size, w.uploads)
+		blob, err := w.writer(t).writeBlob(ctx, r.StdoutPath, size, w.uploads)
 		switch {
-		case w.ctx.Err() != nil: // we stop
+		case ctx.Err() != nil: // we stop, or the task is settled
 		case err != nil:
 			w.fail(t, fmt.Errorf("the output cannot be stored: %w", err))
 		default:
@@ -174,6 +177,33 @@ func (w *Worker) finish(t place, r sandbox.Result) {
 			w.holdings.end(t.lease, t.at, result)
 		}
 	})
+}
+
+// writer writes the pages of a task's output.
+func (w *Worker) writer(t place) writer {
+	claim := t.lease.claim
+	return writer{call: w.call, attempt: claim.GetAttempt(), index: claim.Indexes[t.at]}
+}
+
+// writeAnew writes outputs into pages again that the coordinator calls lost, and
+// has their results sent again. What cannot be written is asked for again.
+func (w *Worker) writeAnew(a *wire.ResultsAck) {
+	for _, t := range w.holdings.places(a) {
+		ctx, stop := context.WithCancel(w.ctx)
+		file, size, ok := w.holdings.again(t, stop)
+		if !ok {
+			stop()
+			continue
+		}
+		w.tasks.Go(func() {
+			defer stop()
+			_, err := w.writer(t).writeBlob(ctx, file, size, w.uploads)
+			if err != nil && ctx.Err() == nil {
+				w.log.Warn("an output that the swarm lost cannot be written again", "job", t.lease.job.id, "error", err)
+			}
+			w.holdings.wroteAnew(t, err == nil)
+		})
+	}
 }
 
 // result puts what the sandbox says into the wire's words.

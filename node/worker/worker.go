@@ -189,6 +189,7 @@ func (w *Worker) frame(frame *wire.Frame) error {
 		w.holdings.cancel(kind.CancelTasks)
 	case *wire.Frame_ResultsAck:
 		w.holdings.acknowledge(kind.ResultsAck)
+		w.writeAnew(kind.ResultsAck)
 	}
 	return nil
 }

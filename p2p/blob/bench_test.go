@@ -60,7 +60,7 @@ func BenchmarkExchangePut(b *testing.B) {
 			b.Run(fmt.Sprintf("%dKiB/%dputters", size>>10, putters), func(b *testing.B) {
 				c := newCluster(b, 3, 3)
 				benchmarkPuts(b, putters, size, func(data []byte) error {
-					_, err := c.nodes[0].Put(b.Context(), data)
+					_, err := c.nodes[0].Put(b.Context(), wire.NewHoldID(), data)
 					return err
 				})
 			})

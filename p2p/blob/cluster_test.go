@@ -155,6 +155,14 @@ func (c *cluster) setNamed(named bool, pages ...wire.Hash) {
 	}
 }
 
+// restart is the end of the node's process and the beginning of another: only the
+// store is the same.
+func (n *node) restart() {
+	config := n.cfg
+	n.Close()
+	n.Exchange = NewExchange(config)
+}
+
 // run runs the node's loops until the function that it returns is called.
 func (n *node) run(t testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())

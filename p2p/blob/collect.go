@@ -8,11 +8,9 @@ import (
 )
 
 const (
-	// unnamedFor is how long a page lives that nothing names.
-	unnamedFor = 24 * time.Hour
-	// firstCollect is how long after its start a node first looks for such
-	// pages, and collectEvery how often after that.
-	firstCollect = 10 * time.Minute
+	// collectFirst is how long after its start a node first looks through all its
+	// pages for those that may go, and collectEvery how often after that.
+	collectFirst = 10 * time.Minute
 	collectEvery = time.Hour
 	// tidyEvery is how often memory and streams out of use are given back.
 	tidyEvery = time.Minute
@@ -22,26 +20,27 @@ const (
 )
 
 func (x *Exchange) collectLoop(ctx context.Context) {
-	next := time.Now().Add(firstCollect)
+	every := x.cfg.CollectEvery
+	next := time.Now().Add(min(every, collectFirst))
 	tidied := time.Now()
-	wait := time.NewTimer(tidyEvery)
+	wait := time.NewTimer(min(tidyEvery, every))
 	defer wait.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-x.notices.newReleased:
+		case <-x.notices.newFreed:
 		case <-wait.C:
 		}
-		pause := tidyEvery
+		pause := min(tidyEvery, every)
 		switch now := time.Now(); {
 		case x.cfg.Current == nil || !x.cfg.Current():
 			pause = currentEvery
 		default:
-			x.dropReleased()
+			x.judgeFreed()
 			if !now.Before(next) {
 				x.collect(ctx, now)
-				next = now.Add(collectEvery)
+				next = now.Add(every)
 			}
 		}
 		if now := time.Now(); now.Sub(tidied) >= tidyEvery {
@@ -52,35 +51,64 @@ func (x *Exchange) collectLoop(ctx context.Context) {
 	}
 }
 
-// dropReleased deletes the released pages that nothing names, unless somebody
-// put them again: what he puts he is about to name.
-func (x *Exchange) dropReleased() {
-	for _, h := range x.notices.allReleased() {
-		x.drop(h, func(time.Time) bool { return !x.cfg.Names(h) && !x.wasPutAgain(h) })
-		x.notices.settle(h)
+// judgeFreed looks at the pages that lost a name or a hold.
+func (x *Exchange) judgeFreed() {
+	for _, h := range x.notices.takeFreed() {
+		x.judge(h)
 	}
 }
 
-// collect deletes the pages that nothing names and nobody has put for a day.
-// The hour on top is how inexact the time of a further put is.
+// collect looks at the pages that have neither name nor hold, and were not
+// noticed when they lost the last of these: while this node was not there, or
+// because the command never came.
 func (x *Exchange) collect(ctx context.Context, now time.Time) {
-	old := func(put time.Time) bool { return now.Sub(put) > unnamedFor+touchEvery }
 	for h, put := range x.cfg.Store.List() {
 		if ctx.Err() != nil {
 			return
 		}
-		if old(put) && !x.cfg.Names(h) {
-			x.drop(h, func(put time.Time) bool { return old(put) && !x.cfg.Names(h) })
+		if x.fate(h, put) == goes {
+			x.judge(h)
 		}
 	}
 }
 
-func (x *Exchange) drop(h wire.Hash, unwanted func(put time.Time) bool) {
-	deleted, err := x.cfg.Store.deleteIf(h, unwanted)
+// judge lets a page go, if it may.
+func (x *Exchange) judge(h wire.Hash) {
+	deleted, err := x.cfg.Store.decide(h, func(put time.Time) fate { return x.fate(h, put) })
 	if err != nil {
-		x.cfg.Log.Warn("a page that nothing names cannot be deleted", "page", h, "error", err)
+		x.cfg.Log.Warn("a page that nothing names cannot be given back", "page", h, "error", err)
 	}
 	if deleted {
 		x.cache.remove(h)
 	}
+}
+
+// fate is the one place that says whether a page may go: without hold and name.
+// Holds are looked at first, because the state names a page before the hold of
+// the command that named it ends. What was put before this node started has no
+// holds that are known, so its time counts.
+//
+//	           put, or held where it is
+//	(none) ──────────────────────────────▶ held ───┐ 25 h without its command
+//	  ▲                                   ▲   │    │
+//	  │ state current           put again │   │ its command is applied
+//	  │                                   │   ▼    ▼
+//	  └──────────────── loose ◀────────── named ─▶ (loose)
+//	                            released
+func (x *Exchange) fate(h wire.Hash, put time.Time) fate {
+	if x.holds.has(h) || x.inherited(put) {
+		return stays
+	}
+	if x.cfg.Names(h) {
+		return loose
+	}
+	return goes
+}
+
+// inherited reports whether a page of that time was put before this node started,
+// for a command that may still come. The hour on top is how inexact the time is.
+// One of the future is of a clock that was wrong.
+func (x *Exchange) inherited(put time.Time) bool {
+	age := time.Since(put)
+	return put.Before(x.opened) && age < holdFor+touchEvery && age > -holdFor-touchEvery
 }

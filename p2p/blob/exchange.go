@@ -18,11 +18,9 @@ const (
 	// hardReserve is the free space below which no page is written at all, so
 	// that the replicated log always finds room.
 	hardReserve = 256 << 20
-	// maxNotices bounds the pages named, or released, that wait to be looked
-	// at. More are found by going through all.
+	// maxNotices bounds the pages named, and those without a name or a hold more,
+	// that wait to be looked at. Others are found by going through all.
 	maxNotices = 1 << 16
-	// maxAgain bounds the pages remembered as put again.
-	maxAgain = 1 << 16
 )
 
 // Config is what an Exchange is made of. All functions are needed but
@@ -44,11 +42,13 @@ type Config struct {
 	Names func(wire.Hash) bool
 	// Named returns all pages that the state names.
 	Named func() []wire.Hash
-	// Current reports whether the state here names all that it named before
-	// this node last stopped: the log has been applied again to where it then
-	// stood. Until then nothing is deleted, for the rest of the log may name
-	// it. Nil means that it cannot be known: nothing is ever deleted.
+	// Current reports whether the state here is about as far as the
+	// coordinator's. While it is not nothing is deleted, for the rest of the log
+	// may name it. Nil means that it cannot be known: nothing is ever deleted.
 	Current func() bool
+	// CollectEvery is how often a node looks through all its pages for those that
+	// may go; 0 means the default, an hour.
+	CollectEvery time.Duration
 	// FreeSpace returns the bytes free on the store's disk. Nil means enough.
 	FreeSpace func() (uint64, error)
 	// Log takes what an operator would act on. Nil means nobody listens.
@@ -76,6 +76,8 @@ type Exchange struct {
 	wg   sync.WaitGroup
 
 	notices notices
+	holds   holds
+	opened  time.Time
 
 	mu      sync.Mutex
 	closed  bool
@@ -83,10 +85,6 @@ type Exchange struct {
 	flights map[wire.Hash]*flight
 	serving map[wire.DeviceID]int // streams open, by who opened them
 	missing map[wire.Hash]struct{}
-	again   map[wire.Hash]time.Time // pages put again while they were here
-	// keepAll is the time until which every page counts as put again: again
-	// was full.
-	keepAll time.Time
 
 	receiving chan struct{} // a place for each page that arrives
 }
@@ -97,12 +95,15 @@ func NewExchange(cfg Config) *Exchange {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.CollectEvery <= 0 {
+		cfg.CollectEvery = collectEvery
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	return &Exchange{
-		cfg: cfg, cache: newCache(), ctx: ctx, stop: stop, notices: newNotices(),
+		cfg: cfg, cache: newCache(), ctx: ctx, stop: stop, notices: newNotices(), holds: newHolds(), opened: time.Now(),
 		peers: map[wire.DeviceID]*peer{}, flights: map[wire.Hash]*flight{},
 		serving: map[wire.DeviceID]int{}, missing: map[wire.Hash]struct{}{},
-		again: map[wire.Hash]time.Time{}, receiving: make(chan struct{}, maxReceiving),
+		receiving: make(chan struct{}, maxReceiving),
 	}
 }
 
@@ -161,6 +162,7 @@ func (x *Exchange) peer(id wire.DeviceID) *peer {
 // tidy gives back memory and streams that have not been used lately.
 func (x *Exchange) tidy(now time.Time) {
 	x.cache.tidy(now)
+	x.holds.expire(now)
 	known := append(slices.Clone(x.cfg.Voters()), x.cfg.Members()...)
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -169,11 +171,6 @@ func (x *Exchange) tidy(now time.Time) {
 		if !slices.Contains(known, id) && p.unused() {
 			p.retire()
 			delete(x.peers, id)
-		}
-	}
-	for h, put := range x.again {
-		if now.Sub(put) > unnamedFor {
-			delete(x.again, h)
 		}
 	}
 }
@@ -198,33 +195,38 @@ func (x *Exchange) space(reserve uint64) error {
 	return nil
 }
 
-// keep writes the page, which somebody asked to be kept, to this node's disk.
-func (x *Exchange) keep(h wire.Hash, data []byte) error {
-	return x.cfg.Store.put(h, data, func(existed bool) {
-		if existed || x.cfg.Names(h) || x.notices.isReleased(h) {
-			x.putAgain(h)
-		}
-	})
-}
-
-// putAgain remembers that somebody relies on the page anew, so that it outlives
-// whatever named it before.
-func (x *Exchange) putAgain(h wire.Hash) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now := time.Now()
-	if len(x.again) >= maxAgain {
-		clear(x.again)
-		x.keepAll = now.Add(unnamedFor)
+// keep writes the page to this node's disk, where it stays for the command that
+// id is of, until that is applied here. If it has been, and does not name the
+// page any more, there is nothing to keep it for.
+func (x *Exchange) keep(id wire.HoldID, h wire.Hash, data []byte) error {
+	if x.holds.over(id) && !x.cfg.Names(h) {
+		return wire.Errorf(wire.Code_CODE_PRECONDITION, "page %s was put for a command that has been applied", h)
 	}
-	x.again[h] = now
+	return x.cfg.Store.put(h, data, func() { x.holdPage(id, h) })
 }
 
-// wasPutAgain reports whether the page was put again in the last day.
-func (x *Exchange) wasPutAgain(h wire.Hash) bool {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	now := time.Now()
-	put, ok := x.again[h]
-	return now.Before(x.keepAll) || ok && now.Sub(put) <= unnamedFor
+// holdPage has a page that is here stay for id. Whoever has it here owns it now.
+func (x *Exchange) holdPage(id wire.HoldID, h wire.Hash) {
+	if !x.holds.add(id, h) {
+		x.notices.free(h) // the command came while it was written
+	}
+}
+
+// keepHeld has the pages that are here stay for id, instead of for another hold,
+// and returns the places of those that are not.
+func (x *Exchange) keepHeld(id, instead wire.HoldID, pages []wire.Hash) (lacking []uint32) {
+	for i, h := range pages {
+		known := x.holds.has(h) || x.cfg.Names(h)
+		here, err := x.cfg.Store.rely(h, known, func() {
+			x.holdPage(id, h)
+			x.holds.drop(instead, h)
+		})
+		if err != nil {
+			x.cfg.Log.Error("a page that a command is to name cannot be kept", "page", h, "error", err)
+		}
+		if !here {
+			lacking = append(lacking, uint32(i))
+		}
+	}
+	return lacking
 }

@@ -141,7 +141,7 @@ func TestAGetEndsWithItsContextAndTheSearchGoesOn(t *testing.T) {
 func TestADamagedPageIsFetchedAnew(t *testing.T) {
 	c := newCluster(t, 3, 3)
 	data := randomPage(5000)
-	h, err := c.nodes[0].Put(t.Context(), data)
+	h, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,20 +15,50 @@ const (
 	// after them apart.
 	maxCall  = 256
 	maxReply = 2 << 10
+	// maxHeldPages bounds the pages of one hold, maxHoldCall and maxHoldReply what
+	// that takes.
+	maxHeldPages = 1024
+	maxHoldCall  = 64 << 10
+	maxHoldReply = 8 << 10
 )
 
 // putOver stores a page at the other end. answer is what it said, err what is
 // wrong with the stream.
-func putOver(conn net.Conn, h wire.Hash, data []byte) (answer, err error) {
-	call := &wire.PageCall{Kind: &wire.PageCall_Put{Put: &wire.PagePut{Hash: h[:], Size: uint32(len(data))}}}
-	if err := writeWithPage(conn, maxCall, call, data); err != nil {
+func putOver(conn net.Conn, pg page) (answer, err error) {
+	call := &wire.PageCall{Kind: &wire.PageCall_Put{Put: &wire.PagePut{Hash: pg.hash[:], Size: uint32(len(pg.data)), Hold: pg.hold[:]}}}
+	if err := writeWithPage(conn, maxCall, call, pg.data); err != nil {
 		return nil, err
 	}
-	reply, err := readReply(conn)
+	reply, err := readReply(conn, maxReply)
 	if err != nil {
 		return nil, err
 	}
 	return wire.DecodeError(reply.GetError()), nil
+}
+
+// holdOver has the other end keep pages that it has. lacking are the places of
+// those that it has not.
+func holdOver(conn net.Conn, id, instead wire.HoldID, pages []wire.Hash) (lacking []uint32, answer, err error) {
+	hold := &wire.PageHold{Hold: id[:], Hashes: make([][]byte, len(pages))}
+	if instead != (wire.HoldID{}) {
+		hold.Instead = instead[:]
+	}
+	for i := range pages {
+		hold.Hashes[i] = pages[i][:]
+	}
+	if err := wire.WriteMessage(conn, maxHoldCall, &wire.PageCall{Kind: &wire.PageCall_Hold{Hold: hold}}); err != nil {
+		return nil, nil, err
+	}
+	reply, err := readReply(conn, maxHoldReply)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, place := range reply.GetLacking() {
+		if uint64(place) >= uint64(len(pages)) {
+			return nil, nil, wire.Errorf(wire.Code_CODE_INVALID, "it lacks page %d of %d", place, len(pages))
+		}
+	}
+	return reply.GetLacking(), wire.DecodeError(reply.GetError()), nil
 }
 
 // getOver fetches a page from the other end. Bytes that are not those of the
@@ -38,7 +68,7 @@ func getOver(conn net.Conn, h wire.Hash) (data []byte, answer, err error) {
 	if err := wire.WriteMessage(conn, maxCall, call); err != nil {
 		return nil, nil, err
 	}
-	reply, err := readReply(conn)
+	reply, err := readReply(conn, maxReply)
 	if err != nil || reply.GetError() != nil {
 		return nil, wire.DecodeError(reply.GetError()), err
 	}
@@ -67,9 +97,9 @@ func writeWithPage(conn net.Conn, limit int, m proto.Message, data []byte) error
 	return err
 }
 
-func readReply(conn net.Conn) (*wire.PageReply, error) {
+func readReply(conn net.Conn, limit int) (*wire.PageReply, error) {
 	reply := &wire.PageReply{}
-	if err := wire.ReadMessage(conn, maxReply, reply); err != nil {
+	if err := wire.ReadMessage(conn, limit, reply); err != nil {
 		return nil, cutOff(err)
 	}
 	return reply, nil

@@ -14,20 +14,20 @@ import (
 )
 
 // Put stores data, at most wire.PageSize bytes, and returns its hash once a
-// majority of the voters has it on disk; those that are slower get it in the
-// background, or by their own repair. The exchange keeps data: the caller does
-// not change it afterwards. A node that keeps pages has it in its own store
-// too. Errors: CODE_NO_SPACE when this node keeps pages and has less than
+// majority of the voters has it on disk and keeps it for the command that id is
+// of (see holds); those that are slower get it in the background, or by their own
+// repair. The exchange keeps data: the caller does not change it afterwards. A
+// node that keeps pages has it in its own store too. Errors: CODE_NO_SPACE when this node keeps pages and has less than
 // 512 MiB free, or when voters have no room; CODE_UNAVAILABLE when too few
 // voters answered, with how many of how many.
-func (x *Exchange) Put(ctx context.Context, data []byte) (wire.Hash, error) {
-	return x.put(ctx, data, clientReserve)
+func (x *Exchange) Put(ctx context.Context, id wire.HoldID, data []byte) (wire.Hash, error) {
+	return x.put(ctx, id, data, clientReserve)
 }
 
 // PutReserved is Put down to 256 MiB of free space: for results, whose
 // recording is what gives the space of inputs back.
-func (x *Exchange) PutReserved(ctx context.Context, data []byte) (wire.Hash, error) {
-	return x.put(ctx, data, hardReserve)
+func (x *Exchange) PutReserved(ctx context.Context, id wire.HoldID, data []byte) (wire.Hash, error) {
+	return x.put(ctx, id, data, hardReserve)
 }
 
 // answer is what became of a put on one voter.
@@ -36,7 +36,7 @@ type answer struct {
 	err   error
 }
 
-func (x *Exchange) put(ctx context.Context, data []byte, reserve uint64) (wire.Hash, error) {
+func (x *Exchange) put(ctx context.Context, id wire.HoldID, data []byte, reserve uint64) (wire.Hash, error) {
 	if len(data) > wire.PageSize {
 		return wire.Hash{}, wire.Errorf(wire.Code_CODE_INVALID, "a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
 	}
@@ -57,13 +57,13 @@ func (x *Exchange) put(ctx context.Context, data []byte, reserve uint64) (wire.H
 	answers := make(chan answer, 2*len(voters))
 	for _, voter := range voters {
 		if voter != x.cfg.Self {
-			x.send(undecided, voter, page{h, data}, answers)
+			x.send(undecided, voter, page{id, h, data}, answers)
 		}
 	}
 	if local {
 		// Where this node has no vote, its copy is for its own sake: repair
 		// fetches it if the disk refused.
-		if err := x.keep(h, data); votes {
+		if err := x.keep(id, h, data); votes {
 			answers <- answer{x.cfg.Self, err}
 		}
 	}
@@ -75,6 +75,7 @@ func (x *Exchange) put(ctx context.Context, data []byte, reserve uint64) (wire.H
 }
 
 type page struct {
+	hold wire.HoldID
 	hash wire.Hash
 	data []byte
 }
@@ -109,7 +110,7 @@ func (x *Exchange) send(undecided context.Context, voter wire.DeviceID, pg page,
 // was none.
 func (x *Exchange) putOn(p *peer, pg page, call callFunc) (refusal, err error) {
 	err = call(x.ctx, p.puts, func(conn net.Conn) (err error) {
-		refusal, err = putOver(conn, pg.hash, pg.data)
+		refusal, err = putOver(conn, pg)
 		return err
 	})
 	return refusal, err

@@ -48,7 +48,7 @@ func testQuorum(t *testing.T, voters, from int, faults map[int]fault, words stri
 	}
 	data := randomPage(50_000)
 	begin := time.Now()
-	h, err := c.nodes[from].Put(t.Context(), data)
+	h, err := c.nodes[from].Put(t.Context(), wire.NewHoldID(), data)
 	if took := time.Since(begin); took > dialTime+callTime {
 		t.Errorf("the put took %s", took)
 	}
@@ -86,7 +86,7 @@ func TestOnlyThoseWhoKeepPagesKeepACopy(t *testing.T) {
 	standby, member := c.nodes[1], c.nodes[2]
 	standby.keep.Store(true)
 	for _, n := range []*node{standby, member} {
-		h, err := n.Put(t.Context(), randomPage(10))
+		h, err := n.Put(t.Context(), wire.NewHoldID(), randomPage(10))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,10 +101,10 @@ func TestOnlyThoseWhoKeepPagesKeepACopy(t *testing.T) {
 
 func TestAPutWithoutVotersIsUnavailable(t *testing.T) {
 	c := newCluster(t, 1, 0)
-	if _, err := c.nodes[0].Put(t.Context(), nil); wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE {
+	if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), nil); wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE {
 		t.Errorf("error %v, want CODE_UNAVAILABLE", err)
 	}
-	if _, err := c.nodes[0].Put(t.Context(), make([]byte, wire.PageSize+1)); wire.CodeOf(err) != wire.Code_CODE_INVALID {
+	if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), make([]byte, wire.PageSize+1)); wire.CodeOf(err) != wire.Code_CODE_INVALID {
 		t.Errorf("too large: error %v, want CODE_INVALID", err)
 	}
 }
@@ -117,7 +117,7 @@ func TestAPutEndsWithItsContext(t *testing.T) {
 		c.nodes[2].fault.Store(int32(mute))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := c.nodes[0].Put(ctx, randomPage(10)); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.nodes[0].Put(ctx, wire.NewHoldID(), randomPage(10)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the context's", err)
 		}
 	})
@@ -130,7 +130,7 @@ func TestASlowVoterCostsBoundedMemory(t *testing.T) {
 		slow := c.nodes[2]
 		slow.fault.Store(int32(mute))
 		for range 5 * maxPlaces {
-			if _, err := c.nodes[0].Put(t.Context(), randomPage(100)); err != nil {
+			if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(100)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -151,7 +151,7 @@ func TestAVoterThatIsSlowIsWaitedForWhenItIsNeeded(t *testing.T) {
 	done := make(chan error)
 	for range 8 * maxPlaces {
 		go func() {
-			_, err := c.nodes[0].Put(t.Context(), randomPage(100))
+			_, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(100))
 			done <- err
 		}()
 	}
@@ -167,12 +167,12 @@ func TestAVoterThatCameBackIsUsedAgain(t *testing.T) {
 		c := newCluster(t, 2, 2)
 		defer c.close()
 		c.nodes[1].fault.Store(int32(refusing))
-		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err == nil {
+		if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err == nil {
 			t.Fatal("a put without a quorum succeeded")
 		}
 		c.nodes[1].fault.Store(int32(healthy))
 		time.Sleep(lastPause)
-		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+		if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 			t.Errorf("after its return: %v", err)
 		}
 	})
@@ -187,19 +187,19 @@ func TestAVoterThatFailedAMomentAgoIsAskedAgainWhileItIsNeeded(t *testing.T) {
 		back, dead := c.nodes[1], c.nodes[2]
 		back.fault.Store(int32(refusing))
 		for range 5 {
-			if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+			if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(lastPause)
 		}
-		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+		if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 			t.Fatal(err)
 		}
 		back.fault.Store(int32(healthy))
 		dead.fault.Store(int32(mute))
 		c.nodes[0].peer(dead.id).closeIdle()
 		begun := time.Now()
-		if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+		if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(begun); took > 2*firstPause {
@@ -210,14 +210,14 @@ func TestAVoterThatFailedAMomentAgoIsAskedAgainWhileItIsNeeded(t *testing.T) {
 
 func TestADeadStreamIsReplacedWithinThePut(t *testing.T) {
 	c := newCluster(t, 2, 2)
-	if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+	if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 		t.Fatal(err)
 	}
 	p := c.nodes[0].peer(c.nodes[1].id)
 	for _, s := range p.idle {
 		s.conn.Close()
 	}
-	if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); err != nil {
+	if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 		t.Errorf("over a dead stream: %v", err)
 	}
 	if got := c.nodes[1].dials.Load(); got != 2 {
@@ -242,10 +242,10 @@ func TestPutsStopBeforeTheDiskIsFull(t *testing.T) {
 			c := newCluster(t, 2, 2)
 			c.nodes[0].free.Store(test.local << 20)
 			c.nodes[1].free.Store(test.remote << 20)
-			if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); wire.CodeOf(err) != test.want {
+			if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); wire.CodeOf(err) != test.want {
 				t.Errorf("Put: %v, want %s", err, test.want)
 			}
-			if _, err := c.nodes[0].PutReserved(t.Context(), randomPage(10)); wire.CodeOf(err) != test.wantReserved {
+			if _, err := c.nodes[0].PutReserved(t.Context(), wire.NewHoldID(), randomPage(10)); wire.CodeOf(err) != test.wantReserved {
 				t.Errorf("PutReserved: %v, want %s", err, test.wantReserved)
 			}
 		})
@@ -254,14 +254,14 @@ func TestPutsStopBeforeTheDiskIsFull(t *testing.T) {
 
 func TestAfterCloseNothingGoesOn(t *testing.T) {
 	c := newCluster(t, 3, 3)
-	h, err := c.nodes[0].Put(t.Context(), randomPage(10))
+	h, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := c.nodes[0].Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.nodes[0].Put(t.Context(), randomPage(10)); wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE {
+	if _, err := c.nodes[0].Put(t.Context(), wire.NewHoldID(), randomPage(10)); wire.CodeOf(err) != wire.Code_CODE_UNAVAILABLE {
 		t.Errorf("Put: %v, want CODE_UNAVAILABLE", err)
 	}
 	c.nodes[0].cache.remove(h)

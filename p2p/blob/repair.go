@@ -35,23 +35,29 @@ const (
 
 // notices is what the replicated state has said and Run has not yet looked at.
 type notices struct {
-	mu       sync.Mutex
-	named    []wire.Hash
-	lost     bool // named was full
-	released map[wire.Hash]struct{}
+	mu    sync.Mutex
+	named []wire.Hash
+	lost  bool // named was full
+	// freed are pages that lost a name or their last hold.
+	freed map[wire.Hash]struct{}
 
-	newNamed    chan struct{}
-	newReleased chan struct{}
+	newNamed chan struct{}
+	newFreed chan struct{}
 }
 
 func newNotices() notices {
-	return notices{released: map[wire.Hash]struct{}{}, newNamed: make(chan struct{}, 1), newReleased: make(chan struct{}, 1)}
+	return notices{freed: map[wire.Hash]struct{}{}, newNamed: make(chan struct{}, 1), newFreed: make(chan struct{}, 1)}
 }
 
-// Pages tells of the pages that the state has begun to name and of those that
-// it no longer names. It does not block.
-func (x *Exchange) Pages(named, released []wire.Hash) {
+// Pages tells of the pages that the state has begun to name, of those that it no
+// longer names, and of the holds whose commands were applied: what those named
+// has its name by now. It does not block.
+func (x *Exchange) Pages(named, released []wire.Hash, ended []wire.HoldID) {
 	n := &x.notices
+	for _, id := range ended {
+		n.free(x.holds.end(id)...)
+	}
+	n.free(released...)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(named) > 0 {
@@ -62,13 +68,20 @@ func (x *Exchange) Pages(named, released []wire.Hash) {
 		}
 		signal(n.newNamed)
 	}
-	if len(released) > 0 {
-		// Those for which there is no room go when they are a day old.
-		for _, h := range released[:min(len(released), maxNotices-len(n.released))] {
-			n.released[h] = struct{}{}
-		}
-		signal(n.newReleased)
+}
+
+// free notes pages that lost a name or their last hold. Those for which there is
+// no room are found when all pages are looked through.
+func (n *notices) free(pages ...wire.Hash) {
+	if len(pages) == 0 {
+		return
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, h := range pages[:min(len(pages), maxNotices-len(n.freed))] {
+		n.freed[h] = struct{}{}
+	}
+	signal(n.newFreed)
 }
 
 func signal(ch chan struct{}) {
@@ -88,33 +101,19 @@ func (n *notices) takeNamed() (named []wire.Hash, lost bool) {
 	return named, lost
 }
 
-// allReleased returns the pages that were released and not yet looked at.
-func (n *notices) allReleased() []wire.Hash {
+// takeFreed returns the pages freed since it was last called.
+func (n *notices) takeFreed() []wire.Hash {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Collect(maps.Keys(n.released))
-}
-
-// isReleased reports whether the page was released and not yet looked at.
-func (n *notices) isReleased(h wire.Hash) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, ok := n.released[h]
-	return ok
-}
-
-// settle forgets that the page was released.
-func (n *notices) settle(h wire.Hash) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.released, h)
+	freed := n.freed
+	n.freed = map[wire.Hash]struct{}{}
+	return slices.Collect(maps.Keys(freed))
 }
 
 // Run keeps the store as the replicated state wants it, until ctx ends; then it
 // returns nil. A node that keeps pages pulls the named ones that it lacks. On
-// every node, pages go that nothing names: at once if they were released and
-// not put again in the day before, else a day after they were last put. It
-// blocks, and is called once.
+// every node, pages go that have neither name nor hold. It blocks, and is called
+// once.
 func (x *Exchange) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { x.repairLoop(ctx) })

@@ -68,7 +68,7 @@ func TestANamedPageIsPulledOnceItHadTimeToArrive(t *testing.T) {
 		defer c.nodes[0].run(t)()
 		synctest.Wait()
 		named := c.pages(c.nodes[1].store, 5)
-		c.nodes[0].Pages(named, nil)
+		c.nodes[0].Pages(named, nil, nil)
 		time.Sleep(settleFor - time.Nanosecond)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != 0 {
@@ -88,9 +88,9 @@ func TestMoreNamesThanCanWaitAreFoundAnyway(t *testing.T) {
 		defer c.close()
 		defer c.nodes[0].run(t)()
 		synctest.Wait()
-		c.nodes[0].Pages(make([]wire.Hash, maxNotices), nil)
+		c.nodes[0].Pages(make([]wire.Hash, maxNotices), nil, nil)
 		named := c.pages(c.nodes[1].store, 5)
-		c.nodes[0].Pages(named, nil)
+		c.nodes[0].Pages(named, nil, nil)
 		time.Sleep(2 * settleFor)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != len(named) {
@@ -141,36 +141,52 @@ func TestRepairLeavesTheReserve(t *testing.T) {
 func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 	data := randomPage(100)
 	h := wire.HashOf(data)
+	again := wire.NewHoldID()
+	put := func(c *cluster, at int) {
+		if _, err := c.nodes[at].Put(c.ctx, again, data); err != nil {
+			c.t.Error(err)
+		}
+	}
 	tests := []struct {
 		name  string
 		after func(c *cluster, n *node) // the page was put and named
 		kept  bool
 	}{
 		{"nobody", func(*cluster, *node) {}, false},
-		{"put again here", func(c *cluster, n *node) { _, _ = n.Put(c.ctx, data) }, true},
-		{"put again by another", func(c *cluster, n *node) { _, _ = c.nodes[1].Put(c.ctx, data) }, true},
-		{"named again", func(c *cluster, _ *node) { c.setNamed(true, h) }, true},
-		{"released, lost and put again", func(c *cluster, n *node) {
-			n.Pages(nil, []wire.Hash{h})
-			_ = n.store.Delete(h)
-			_, _ = n.Put(c.ctx, data)
-		}, true},
-		{"lost and put again", func(c *cluster, n *node) {
-			c.setNamed(true, h)
-			_ = n.store.Delete(h)
-			_, _ = n.Put(c.ctx, data)
-			c.setNamed(false, h)
-		}, true},
-		{"put again two days ago", func(c *cluster, n *node) {
-			_, _ = n.Put(c.ctx, data)
-			time.Sleep(2 * unnamedFor)
-		}, false},
-		{"too much put again", func(c *cluster, n *node) {
-			for i := range maxAgain + 1 {
-				n.putAgain(wire.HashOf(fmt.Append(nil, i)))
+		{"put again here", func(c *cluster, _ *node) { put(c, 0) }, true},
+		{"put again by another", func(c *cluster, _ *node) { put(c, 1) }, true},
+		{"kept again by another", func(c *cluster, _ *node) {
+			if err := c.nodes[1].Hold(c.ctx, again, wire.HoldID{}, []wire.Hash{h}); err != nil {
+				c.t.Error(err)
 			}
 		}, true},
-		{"the log is not yet applied", func(_ *cluster, n *node) { n.stale.Store(true) }, true},
+		{"put by two of whom one has named it", func(c *cluster, n *node) {
+			put(c, 0)
+			_, _ = n.Put(c.ctx, wire.HoldID{7}, data)
+			n.Pages(nil, nil, []wire.HoldID{{7}})
+		}, true},
+		{"put again, and the command that named it was applied", func(c *cluster, n *node) {
+			put(c, 0)
+			n.Pages(nil, nil, []wire.HoldID{again})
+		}, false},
+		{"put by a version without holds", func(c *cluster, n *node) { _, _ = n.Put(c.ctx, wire.HoldID{}, data) }, true},
+		{"named again", func(c *cluster, _ *node) { c.setNamed(true, h) }, true},
+		{"released, lost and put again", func(c *cluster, n *node) {
+			n.Pages(nil, []wire.Hash{h}, nil)
+			_ = n.store.Delete(h)
+			put(c, 0)
+		}, true},
+		{"put again two days ago", func(c *cluster, n *node) {
+			put(c, 0)
+			time.Sleep(2 * holdFor)
+			n.holds.expire(time.Now())
+		}, false},
+		{"too much put at one time", func(c *cluster, n *node) {
+			for i := range maxHolds + 1 {
+				n.holds.add(again, wire.HashOf(fmt.Append(nil, i)))
+			}
+		}, true},
+		{"the state is not current", func(_ *cluster, n *node) { n.stale.Store(true) }, true},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -183,13 +199,15 @@ func testReleased(t *testing.T, data []byte, after func(*cluster, *node), kept b
 	c := newCluster(t, 2, 2)
 	defer c.close()
 	n := c.nodes[0]
-	h, err := n.Put(t.Context(), data)
+	first := wire.NewHoldID()
+	h, err := n.Put(t.Context(), first, data)
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.Pages([]wire.Hash{h}, nil, []wire.HoldID{first})
 	after(c, n)
 	defer n.run(t)()
-	n.Pages(nil, []wire.Hash{h})
+	n.Pages(nil, []wire.Hash{h}, nil)
 	synctest.Wait()
 	if got := n.store.Has(h); got != kept {
 		t.Errorf("the page is kept: %v, want %v", got, kept)
@@ -204,6 +222,81 @@ func testReleased(t *testing.T, data []byte, after func(*cluster, *node), kept b
 	}
 }
 
+// A command that named the page, or had no use for it, gives it up; whoever puts
+// it for that command only now is told that it came too late.
+func TestAPageGoesWithTheLastOfItsHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, 1)
+		defer c.close()
+		n := c.nodes[0]
+		defer n.run(t)()
+		data := randomPage(100)
+		h := wire.HashOf(data)
+		for _, id := range []wire.HoldID{{1}, {2}, {1}} { // one of them twice
+			if _, err := n.Put(t.Context(), id, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n.Pages(nil, nil, []wire.HoldID{{1}})
+		synctest.Wait()
+		if !n.store.Has(h) {
+			t.Error("it went while another hold was there")
+		}
+		n.Pages(nil, nil, []wire.HoldID{{2}})
+		synctest.Wait()
+		if n.store.Has(h) {
+			t.Error("it stays with neither name nor hold")
+		}
+		if _, err := n.Put(t.Context(), wire.HoldID{1}, data); err == nil || n.store.Has(h) {
+			t.Errorf("put for a command that was applied: %v, and it is there: %v", err, n.store.Has(h))
+		}
+		c.setNamed(true, h)
+		if _, err := n.Put(t.Context(), wire.HoldID{1}, data); err != nil || !n.store.Has(h) {
+			t.Errorf("put late, of a page that is named: %v", err)
+		}
+	})
+}
+
+// What was put before a node ended is kept when it begins again, whatever the rest
+// of the log does with the same bytes; what a command had named goes when it is
+// released.
+func TestARestartForgetsNobodyWhoPutAPage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 1, 1)
+		defer c.close()
+		n := c.nodes[0]
+		stop := n.run(t)
+		var pages []wire.Hash
+		for i, data := range [][]byte{randomPage(10), randomPage(10)} {
+			h, err := n.Put(t.Context(), wire.HoldID{byte(i + 1)}, data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pages = append(pages, h)
+		}
+		waits, named := pages[0], pages[1]
+		c.setNamed(true, named)
+		n.Pages([]wire.Hash{named}, nil, []wire.HoldID{{2}})
+		time.Sleep(time.Second)
+		stop()
+		n.restart()
+		stop = n.run(t)
+		defer func() { stop() }()
+		c.setNamed(false, named)
+		n.Pages(nil, []wire.Hash{waits, named}, nil)
+		time.Sleep(2 * collectEvery)
+		synctest.Wait()
+		if !n.store.Has(waits) || n.store.Has(named) {
+			t.Errorf("after a restart: put %v, named and released %v; want the first only", n.store.Has(waits), n.store.Has(named))
+		}
+		time.Sleep(holdFor + 2*touchEvery)
+		synctest.Wait()
+		if n.store.Has(waits) {
+			t.Error("a page whose command never came stays for ever")
+		}
+	})
+}
+
 func TestPagesThatNothingNamesLiveADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 1, 1)
@@ -211,9 +304,9 @@ func TestPagesThatNothingNamesLiveADay(t *testing.T) {
 		n := c.nodes[0]
 		young, old, named := mustPut(t, n.store, randomPage(10)), mustPut(t, n.store, randomPage(10)), mustPut(t, n.store, randomPage(10))
 		c.setNamed(true, named)
-		age(t, n.store, young, time.Now().Add(-unnamedFor))
-		age(t, n.store, old, time.Now().Add(-unnamedFor-touchEvery-1))
-		age(t, n.store, named, time.Now().Add(-30*unnamedFor))
+		age(t, n.store, young, time.Now().Add(-holdFor))
+		age(t, n.store, old, time.Now().Add(-holdFor-touchEvery-1))
+		age(t, n.store, named, time.Now().Add(-30*holdFor))
 		n.stale.Store(true)
 		defer n.run(t)()
 		time.Sleep(2 * collectEvery)
@@ -221,7 +314,7 @@ func TestPagesThatNothingNamesLiveADay(t *testing.T) {
 			t.Error("a page went before the log was applied")
 		}
 		n.stale.Store(false)
-		age(t, n.store, young, time.Now().Add(-unnamedFor))
+		age(t, n.store, young, time.Now().Add(-holdFor))
 		time.Sleep(tidyEvery)
 		synctest.Wait()
 		if n.store.Has(old) || !n.store.Has(young) || !n.store.Has(named) {
@@ -253,7 +346,7 @@ func TestUnusedStreamsAndMemoryAreGivenBack(t *testing.T) {
 		defer c.close()
 		n := c.nodes[0]
 		defer n.run(t)()
-		if _, err := n.Put(t.Context(), randomPage(10)); err != nil {
+		if _, err := n.Put(t.Context(), wire.NewHoldID(), randomPage(10)); err != nil {
 			t.Fatal(err)
 		}
 		p := n.peer(c.nodes[1].id)
@@ -280,15 +373,15 @@ func TestAPageThatIsPutIsNeverCollected(t *testing.T) {
 		h := mustPut(t, n.store, data)
 		released := make(chan struct{})
 		racers.Go(func() {
-			n.Pages(nil, []wire.Hash{h})
+			n.Pages(nil, []wire.Hash{h}, nil)
 			close(released)
 		})
 		racers.Go(func() {
-			if _, err := n.Put(t.Context(), data); err != nil {
+			if _, err := n.Put(t.Context(), wire.NewHoldID(), data); err != nil {
 				t.Error(err)
 			}
 			<-released
-			n.dropReleased()
+			n.judgeFreed()
 			if !n.store.Has(h) {
 				t.Errorf("%s was put and is gone", h)
 			}

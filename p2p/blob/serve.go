@@ -37,7 +37,7 @@ func (x *Exchange) Serve(ctx context.Context, from wire.DeviceID, conn net.Conn)
 			return
 		}
 		call := &wire.PageCall{}
-		err := wire.ReadMessage(conn, maxCall, call)
+		err := wire.ReadMessage(conn, maxHoldCall, call)
 		if err == nil {
 			err = conn.SetDeadline(time.Now().Add(callTime))
 		}
@@ -81,6 +81,8 @@ func (x *Exchange) serveCall(ctx context.Context, conn net.Conn, call *wire.Page
 		return x.servePut(ctx, conn, kind.Put)
 	case *wire.PageCall_Get:
 		return x.serveGet(conn, kind.Get)
+	case *wire.PageCall_Hold:
+		return x.serveHold(conn, kind.Hold)
 	default:
 		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a page call of an unknown kind"))
 	}
@@ -90,6 +92,10 @@ func (x *Exchange) servePut(ctx context.Context, conn net.Conn, put *wire.PagePu
 	h, err := wire.HashFromBytes(put.GetHash())
 	if err != nil || put.GetSize() > wire.PageSize {
 		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a put of %d bytes under a hash of %d", put.GetSize(), len(put.GetHash())))
+	}
+	id, err := wire.HoldIDFromBytes(put.GetHold())
+	if err != nil {
+		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a put: %v", err))
 	}
 	select {
 	case x.receiving <- struct{}{}:
@@ -112,12 +118,33 @@ func (x *Exchange) servePut(ctx context.Context, conn net.Conn, put *wire.PagePu
 	if wire.HashOf(data) != h {
 		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "the bytes put are not those of page %s", h))
 	}
-	if err := x.keep(h, data); err != nil {
+	err = x.keep(id, h, data)
+	if err != nil && wire.CodeOf(err) != wire.Code_CODE_PRECONDITION {
 		x.cfg.Log.Error("a page that another member put cannot be stored", "page", h, "error", err)
-		return reply(conn, err)
 	}
 	// It does not fill the memory: most of these pages are kept for others.
-	return reply(conn, nil)
+	return reply(conn, err)
+}
+
+// serveHold keeps pages that are here for a command that is to name them.
+func (x *Exchange) serveHold(conn net.Conn, hold *wire.PageHold) error {
+	id, err := wire.HoldIDFromBytes(hold.GetHold())
+	if err != nil || id == (wire.HoldID{}) {
+		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold without an ID"))
+	}
+	instead, err := wire.HoldIDFromBytes(hold.GetInstead())
+	if err != nil {
+		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold: %v", err))
+	}
+	pages := make([]wire.Hash, 0, min(len(hold.GetHashes()), maxHeldPages))
+	for _, b := range hold.GetHashes() {
+		h, err := wire.HashFromBytes(b)
+		if err != nil || len(pages) == maxHeldPages {
+			return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold of %d pages, one named by %d bytes", len(hold.GetHashes()), len(b)))
+		}
+		pages = append(pages, h)
+	}
+	return wire.WriteMessage(conn, maxHoldReply, &wire.PageReply{Lacking: x.keepHeld(id, instead, pages)})
 }
 
 // serveGet answers from memory or disk. It does not fill the memory: a member

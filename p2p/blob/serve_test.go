@@ -52,7 +52,7 @@ func TestBrokenCallsAreRefusedAndEndTheStream(t *testing.T) {
 			if err := writeWithPage(conn, maxCall, test.call, test.after); err != nil {
 				t.Fatal(err)
 			}
-			got, err := readReply(conn)
+			got, err := readReply(conn, maxReply)
 			if err != nil || got.GetError().GetCode() != wire.Code_CODE_INVALID {
 				t.Errorf("reply %v, %v; want CODE_INVALID", got, err)
 			}
@@ -76,7 +76,7 @@ func TestAStreamCarriesManyCalls(t *testing.T) {
 		data := randomPage(size)
 		h := wire.HashOf(data)
 		for range 2 { // the second time it is there
-			if answer, err := putOver(conn, h, data); answer != nil || err != nil {
+			if answer, err := putOver(conn, page{hash: h, data: data}); answer != nil || err != nil {
 				t.Errorf("put of %d bytes: %v, %v", size, answer, err)
 			}
 		}
@@ -87,7 +87,7 @@ func TestAStreamCarriesManyCalls(t *testing.T) {
 	}
 	c.nodes[0].free.Store(0)
 	data := randomPage(wire.PageSize)
-	if answer, err := putOver(conn, wire.HashOf(data), data); err != nil || wire.CodeOf(answer) != wire.Code_CODE_NO_SPACE {
+	if answer, err := putOver(conn, page{hash: wire.HashOf(data), data: data}); err != nil || wire.CodeOf(answer) != wire.Code_CODE_NO_SPACE {
 		t.Errorf("put on a full disk: %v, %v; want CODE_NO_SPACE", answer, err)
 	}
 	if _, answer, err := getOver(conn, wire.HashOf(nil)); answer != nil || err != nil {

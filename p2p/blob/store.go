@@ -42,18 +42,22 @@ const (
 //
 //	put:  DIR/tmp/x written, synced ─▶ renamed to DIR/ab/abcd… ─▶ DIR/ab synced
 //	get:  read, hashed ─▶ given out; or, when damaged, moved to DIR/damaged
+//
+// A page's modification time says when it was last put for a command that has
+// not come yet, to within an hour, or is 1970: nobody waits for one. So a node
+// that was killed knows of each page whether somebody may still count on it.
 type Store struct {
 	dir  string
 	size atomic.Int64
 
-	mu   sync.Mutex
-	held map[wire.Hash]chan struct{} // being put, deleted or set aside; closed at the end
+	mu    sync.Mutex
+	owned map[wire.Hash]chan struct{} // being put, deleted or set aside; closed at the end
 }
 
 // Open opens the store in dir, and makes it where there is none. It removes
 // what an interrupted put left, and walks the folders once to count the bytes.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir: dir, held: map[wire.Hash]chan struct{}{}}
+	s := &Store{dir: dir, owned: map[wire.Hash]chan struct{}{}}
 	if err := s.prepare(); err != nil {
 		return nil, fmt.Errorf("open the page store in %s: %w", dir, err)
 	}
@@ -102,19 +106,26 @@ func (s *Store) path(h wire.Hash) string {
 // fresh put for List's time, to within an hour. A full disk is CODE_NO_SPACE.
 func (s *Store) Put(data []byte) (wire.Hash, error) {
 	h := wire.HashOf(data)
-	return h, s.put(h, data, nil)
+	return h, s.put(h, data, func() {})
 }
 
-// put stores data, whose hash is h. It calls noted, if there is one, while
-// nobody can delete the page, and tells it whether the page was there before.
-func (s *Store) put(h wire.Hash, data []byte, noted func(existed bool)) error {
+// put stores data, whose hash is h. Where somebody relies on the page from now
+// on, noted is called while nobody can delete it; nil means that nobody does:
+// the page is a copy.
+func (s *Store) put(h wire.Hash, data []byte, noted func()) error {
 	if len(data) > wire.PageSize {
 		return wire.Errorf(wire.Code_CODE_INVALID, "a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
 	}
-	defer s.hold(h)()
+	defer s.own(h)()
 	existed, err := s.confirm(h)
 	if err == nil && !existed {
-		err = s.write(h, data)
+		err = s.write(h, data, noted == nil)
+	}
+	if err == nil && existed && noted != nil {
+		err = s.touch(h)
+	}
+	if err == nil && existed {
+		err = s.sync(h)
 	}
 	if err != nil {
 		if isNoSpace(err) {
@@ -123,25 +134,48 @@ func (s *Store) put(h wire.Hash, data []byte, noted func(existed bool)) error {
 		return fmt.Errorf("put page %s: %w", h, err)
 	}
 	if noted != nil {
-		noted(existed)
+		noted()
 	}
 	return nil
 }
 
-// hold waits until nobody else puts, deletes or sets aside page h, and keeps
+// rely calls noted, while nobody can delete the page, if it is here and sound,
+// and reports whether it is. A page that is known to be on disk and whole is
+// neither read nor synced for that.
+func (s *Store) rely(h wire.Hash, known bool, noted func()) (bool, error) {
+	defer s.own(h)()
+	here := known && s.Has(h)
+	var err error
+	if !known {
+		here, err = s.confirm(h)
+	}
+	if err == nil && here {
+		err = s.touch(h)
+	}
+	if err == nil && here && !known {
+		err = s.sync(h)
+	}
+	if err != nil || !here {
+		return false, err
+	}
+	noted()
+	return true, nil
+}
+
+// own waits until nobody else puts, deletes or sets aside page h, and keeps
 // others from it until the function that it returns is called. Concurrent puts
 // of a page so become one write.
-func (s *Store) hold(h wire.Hash) (release func()) {
+func (s *Store) own(h wire.Hash) (release func()) {
 	for {
 		s.mu.Lock()
-		busy, ok := s.held[h]
+		busy, ok := s.owned[h]
 		if !ok {
 			busy = make(chan struct{})
-			s.held[h] = busy
+			s.owned[h] = busy
 			s.mu.Unlock()
 			return func() {
 				s.mu.Lock()
-				delete(s.held, h)
+				delete(s.owned, h)
 				s.mu.Unlock()
 				close(busy)
 			}
@@ -151,9 +185,8 @@ func (s *Store) hold(h wire.Hash) (release func()) {
 	}
 }
 
-// confirm reports whether the page is there and sound, and makes sure that it
-// is on disk and not about to be collected: a program that was killed may have
-// left it unsynced. The caller holds h.
+// confirm reports whether the page is there and sound. The caller syncs it: a
+// program that was killed may have left it unsynced. The caller owns h.
 func (s *Store) confirm(h wire.Hash) (bool, error) {
 	_, info, err := s.read(h)
 	switch {
@@ -165,21 +198,45 @@ func (s *Store) confirm(h wire.Hash) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	if now := time.Now(); now.Sub(info.ModTime()) > touchEvery {
-		if err := os.Chtimes(s.path(h), now, now); err != nil {
-			return false, err
-		}
-	}
-	return true, errors.Join(syncFile(s.path(h)), syncFolder(s.folder(int(h[0]))))
+	return true, nil
 }
 
-// write puts the page's file in its place. The caller holds h.
-func (s *Store) write(h wire.Hash, data []byte) error {
+// sync makes sure that a page is on disk, as it is.
+func (s *Store) sync(h wire.Hash) error {
+	return errors.Join(syncFile(s.path(h)), syncFolder(s.folder(int(h[0]))))
+}
+
+// touch notes in the page's time that somebody relies on it. The caller owns h.
+func (s *Store) touch(h wire.Hash) error {
+	info, err := os.Lstat(s.path(h))
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	if age := now.Sub(info.ModTime()); age >= 0 && age <= touchEvery {
+		return nil
+	}
+	return os.Chtimes(s.path(h), now, now)
+}
+
+// nobody is the time of pages that nobody waits to name.
+var nobody = time.Unix(0, 0)
+
+// write puts the page's file in its place; copied says that nobody relies on it.
+// The caller owns h.
+func (s *Store) write(h wire.Hash, data []byte, copied bool) error {
 	temp, err := os.CreateTemp(filepath.Join(s.dir, tempFolder), "page-")
 	if err != nil {
 		return err
 	}
 	_, err = temp.Write(data)
+	put := time.Now()
+	if copied {
+		put = nobody
+	}
+	if err == nil {
+		err = os.Chtimes(temp.Name(), put, put)
+	}
 	if err == nil {
 		err = temp.Sync()
 	}
@@ -222,7 +279,7 @@ func (s *Store) Get(h wire.Hash) ([]byte, error) {
 	case !errors.Is(err, errDamaged):
 		return nil, err
 	}
-	defer s.hold(h)()
+	defer s.own(h)()
 	where, asideErr := s.setAside(h, info)
 	if asideErr != nil {
 		return nil, fmt.Errorf("set aside page %s (%w): %w", h, err, asideErr)
@@ -256,7 +313,7 @@ func (s *Store) read(h wire.Hash) ([]byte, fs.FileInfo, error) {
 }
 
 // setAside moves the page's file away, unless it is no longer the one that
-// info describes, and says in words where it is. The caller holds h.
+// info describes, and says in words where it is. The caller owns h.
 func (s *Store) setAside(h wire.Hash, info fs.FileInfo) (string, error) {
 	now, err := os.Lstat(s.path(h))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -293,29 +350,45 @@ func (s *Store) Has(h wire.Hash) bool {
 
 // Delete removes the page; one that is not here is no error.
 func (s *Store) Delete(h wire.Hash) error {
-	_, err := s.deleteIf(h, func(time.Time) bool { return true })
+	_, err := s.decide(h, func(time.Time) fate { return goes })
 	return err
 }
 
-// deleteIf removes the page if unwanted, told when it was last put, says so.
-// Nobody puts the page between the question and the deletion.
-func (s *Store) deleteIf(h wire.Hash, unwanted func(put time.Time) bool) (deleted bool, err error) {
-	defer s.hold(h)()
+// fate is what becomes of a page.
+type fate uint8
+
+const (
+	stays fate = iota
+	// loose: it stays, and nobody waits for a command that names it.
+	loose
+	goes
+)
+
+// decide does with the page what judge says, told when it was last put for a
+// command that has not come. Nobody puts the page between question and deed.
+func (s *Store) decide(h wire.Hash, judge func(put time.Time) fate) (deleted bool, err error) {
+	defer s.own(h)()
 	info, err := os.Lstat(s.path(h))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("delete page %s: %w", h, err)
+		return false, fmt.Errorf("look at page %s: %w", h, err)
 	}
-	if !unwanted(info.ModTime()) {
-		return false, nil
+	switch judge(info.ModTime()) {
+	case loose:
+		if info.ModTime().Equal(nobody) {
+			return false, nil
+		}
+		return false, os.Chtimes(s.path(h), nobody, nobody)
+	case goes:
+		if err := os.Remove(s.path(h)); err != nil {
+			return false, fmt.Errorf("delete page %s: %w", h, err)
+		}
+		s.size.Add(-info.Size())
+		return true, nil
 	}
-	if err := os.Remove(s.path(h)); err != nil {
-		return false, fmt.Errorf("delete page %s: %w", h, err)
-	}
-	s.size.Add(-info.Size())
-	return true, nil
+	return false, nil
 }
 
 // Size returns the bytes of all pages.
@@ -323,7 +396,7 @@ func (s *Store) Size() uint64 {
 	return uint64(max(0, s.size.Load()))
 }
 
-// List goes through the pages, with the time each was last put. Pages that are
+// List goes through the pages, with the time that each has; see Store. Pages that are
 // put or deleted meanwhile may be in it or not, and a folder that cannot be
 // read is passed over.
 func (s *Store) List() iter.Seq2[wire.Hash, time.Time] {

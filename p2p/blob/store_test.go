@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -184,14 +183,12 @@ func TestOpenOfAFileSaysWhereItFailed(t *testing.T) {
 func TestConcurrentPutsOfAPageAreOneWrite(t *testing.T) {
 	s := newStore(t)
 	data := randomPage(100_000)
-	var writes atomic.Int32
+	files := make([]os.FileInfo, 16)
 	var puts sync.WaitGroup
-	for range 16 {
+	for i := range files {
 		puts.Go(func() {
-			err := s.put(wire.HashOf(data), data, func(existed bool) {
-				if !existed {
-					writes.Add(1)
-				}
+			err := s.put(wire.HashOf(data), data, func() {
+				files[i], _ = os.Stat(s.path(wire.HashOf(data)))
 			})
 			if err != nil {
 				t.Error(err)
@@ -199,8 +196,10 @@ func TestConcurrentPutsOfAPageAreOneWrite(t *testing.T) {
 		})
 	}
 	puts.Wait()
-	if got := writes.Load(); got != 1 {
-		t.Errorf("the page was written %d times, want once", got)
+	for i, file := range files {
+		if !os.SameFile(file, files[0]) {
+			t.Errorf("put %d found another file than the first", i)
+		}
 	}
 	if got := s.Size(); got != 100_000 {
 		t.Errorf("Size is %d, want that of one page", got)
@@ -220,14 +219,22 @@ func TestAPutRenewsTheTimeOfAnOldPage(t *testing.T) {
 	}
 }
 
-func TestDeleteIfLeavesWhatIsWanted(t *testing.T) {
+func TestAPagesFateIsDone(t *testing.T) {
 	s := newStore(t)
 	h := mustPut(t, s, randomPage(10))
-	if deleted, err := s.deleteIf(h, func(time.Time) bool { return false }); deleted || err != nil || !s.Has(h) {
-		t.Errorf("wanted: deleted %v, %v", deleted, err)
+	if deleted, err := s.decide(h, func(time.Time) fate { return stays }); deleted || err != nil || !s.Has(h) {
+		t.Errorf("stays: deleted %v, %v", deleted, err)
 	}
-	if deleted, err := s.deleteIf(h, func(time.Time) bool { return true }); !deleted || err != nil || s.Has(h) {
-		t.Errorf("unwanted: deleted %v, %v", deleted, err)
+	if deleted, err := s.decide(h, func(time.Time) fate { return loose }); deleted || err != nil || !s.Has(h) {
+		t.Errorf("loose: deleted %v, %v", deleted, err)
+	}
+	for _, put := range s.List() {
+		if !put.Equal(nobody) {
+			t.Errorf("by its time somebody put the loose page at %v", put)
+		}
+	}
+	if deleted, err := s.decide(h, func(time.Time) fate { return goes }); !deleted || err != nil || s.Has(h) {
+		t.Errorf("goes: deleted %v, %v", deleted, err)
 	}
 	if s.Size() != 0 {
 		t.Errorf("Size is %d, want 0", s.Size())

@@ -15,11 +15,11 @@ import (
 // blobWindow is how many pages of one blob are on their way at one time.
 const blobWindow = 4
 
-// PutBlob reads r to its end and puts the bytes, as pages, on a quorum of the
-// voters. More than limit bytes (at most wire.MaxBlob) are CODE_INVALID. The
+// PutBlob reads r to its end and puts the bytes, as pages under one hold, on a
+// quorum of the voters. More than limit bytes (at most wire.MaxBlob) are CODE_INVALID. The
 // blob's Hash is left unset. At most five pages are in memory at a time,
 // slower voters' apart; a blocked read of r outlasts ctx.
-func (x *Exchange) PutBlob(ctx context.Context, r io.Reader, limit uint64) (*wire.Blob, error) {
+func (x *Exchange) PutBlob(ctx context.Context, id wire.HoldID, r io.Reader, limit uint64) (*wire.Blob, error) {
 	limit = min(limit, wire.MaxBlob)
 	puts, ctx := errgroup.WithContext(ctx)
 	puts.SetLimit(blobWindow)
@@ -40,7 +40,7 @@ func (x *Exchange) PutBlob(ctx context.Context, r io.Reader, limit uint64) (*wir
 			h := new(wire.Hash)
 			hashes = append(hashes, h)
 			puts.Go(func() (err error) {
-				*h, err = x.Put(ctx, data)
+				*h, err = x.Put(ctx, id, data)
 				return err
 			})
 		}

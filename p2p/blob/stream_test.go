@@ -16,11 +16,11 @@ func TestABlobComesBackAsItWent(t *testing.T) {
 	c := newCluster(t, 4, 3)
 	for _, size := range []int{0, 1, wire.PageSize - 1, wire.PageSize, wire.PageSize + 1, 7*wire.PageSize + 12345} {
 		data := randomPage(size)
-		blob, err := c.nodes[0].PutBlob(t.Context(), iotest.OneByteReader(bytes.NewReader(data[:min(size, 100)])), wire.MaxBlob)
+		blob, err := c.nodes[0].PutBlob(t.Context(), wire.NewHoldID(), iotest.OneByteReader(bytes.NewReader(data[:min(size, 100)])), wire.MaxBlob)
 		if err != nil || blob.GetSize() != uint64(min(size, 100)) {
 			t.Fatalf("size %d, byte by byte: %v, %v", size, blob, err)
 		}
-		if blob, err = c.nodes[0].PutBlob(t.Context(), bytes.NewReader(data), uint64(size)); err != nil {
+		if blob, err = c.nodes[0].PutBlob(t.Context(), wire.NewHoldID(), bytes.NewReader(data), uint64(size)); err != nil {
 			t.Fatalf("size %d: %v", size, err)
 		}
 		if want := (size + wire.PageSize - 1) / wire.PageSize; blob.GetSize() != uint64(size) || len(blob.GetPages()) != want {
@@ -37,15 +37,15 @@ func TestABlobThatIsNotAllThereIsAnError(t *testing.T) {
 	c := newCluster(t, 1, 1)
 	x := c.nodes[0]
 	data := randomPage(2*wire.PageSize + 5)
-	if _, err := x.PutBlob(t.Context(), bytes.NewReader(data), uint64(len(data)-1)); wire.CodeOf(err) != wire.Code_CODE_INVALID {
+	if _, err := x.PutBlob(t.Context(), wire.NewHoldID(), bytes.NewReader(data), uint64(len(data)-1)); wire.CodeOf(err) != wire.Code_CODE_INVALID {
 		t.Errorf("above the limit: %v, want CODE_INVALID", err)
 	}
 	cut := io.MultiReader(bytes.NewReader(data[:10]), iotest.ErrReader(io.ErrUnexpectedEOF))
-	if _, err := x.PutBlob(t.Context(), cut, wire.MaxBlob); !errors.Is(err, io.ErrUnexpectedEOF) {
+	if _, err := x.PutBlob(t.Context(), wire.NewHoldID(), cut, wire.MaxBlob); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a source that breaks off: %v, want its error", err)
 	}
 	x.free.Store(0)
-	if _, err := x.PutBlob(t.Context(), bytes.NewReader(data), wire.MaxBlob); wire.CodeOf(err) != wire.Code_CODE_NO_SPACE {
+	if _, err := x.PutBlob(t.Context(), wire.NewHoldID(), bytes.NewReader(data), wire.MaxBlob); wire.CodeOf(err) != wire.Code_CODE_NO_SPACE {
 		t.Errorf("a full disk: %v, want CODE_NO_SPACE", err)
 	}
 }
@@ -53,7 +53,7 @@ func TestABlobThatIsNotAllThereIsAnError(t *testing.T) {
 func TestABlobThatContradictsItselfIsRefused(t *testing.T) {
 	c := newCluster(t, 1, 1)
 	x := c.nodes[0]
-	good, err := x.PutBlob(t.Context(), bytes.NewReader(randomPage(wire.PageSize+5)), wire.MaxBlob)
+	good, err := x.PutBlob(t.Context(), wire.NewHoldID(), bytes.NewReader(randomPage(wire.PageSize+5)), wire.MaxBlob)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestAStreamDoesNotRunAheadOfItsPuts(t *testing.T) {
 	source := &countingReader{}
 	done := make(chan error)
 	go func() {
-		_, err := c.nodes[0].PutBlob(t.Context(), source, wire.MaxBlob)
+		_, err := c.nodes[0].PutBlob(t.Context(), wire.NewHoldID(), source, wire.MaxBlob)
 		done <- err
 	}()
 	eventually(t, "the window is full", func() bool { return source.n.Load() >= blobWindow<<20 })

@@ -131,5 +131,27 @@ func ParseHash(s string) (Hash, error) {
 	return HashFromBytes(b)
 }
 
+// HoldID names a hold: pages that were put for one command, and stay until it is
+// applied. The zero value is that of a put by a version without holds.
+type HoldID [16]byte
+
+// NewHoldID returns the ID of a hold that nobody else has.
+func NewHoldID() HoldID {
+	var id HoldID
+	rand.Read(id[:]) // never fails: see crypto/rand
+	return id
+}
+
+// HoldIDFromBytes returns the ID whose 16 bytes are b; the zero value of none.
+func HoldIDFromBytes(b []byte) (HoldID, error) {
+	switch len(b) {
+	case 0:
+		return HoldID{}, nil
+	case len(HoldID{}):
+		return HoldID(b), nil
+	}
+	return HoldID{}, fmt.Errorf("a hold's ID has %d bytes, not %d", len(HoldID{}), len(b))
+}
+
 // String returns the hash in hexadecimal.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }

@@ -1,0 +1,209 @@
+package coordinator
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+const (
+	// confirmTime bounds one look whether the pages of an output are there, and
+	// is the pause before the next.
+	confirmTime = 2 * time.Second
+	// lostAfter is how long a device may take to write anew what was lost.
+	lostAfter = time.Minute
+	// maxConfirming bounds the results of a device that are looked at together.
+	maxConfirming = 8
+)
+
+// confirmer makes sure, for one device, that most of the voters keep the pages
+// that its results name. A result joins a batch only then, so that one that names
+// what nobody has delays no other device's.
+//
+//	received ─▶ waiting ─┬─ kept by most ──────────────▶ in the recorder's queue
+//	               ▲     ├─ on none: told to its device ─┐
+//	               └─────┴─ not known ───────────────────┤ 2 s later, or written anew
+//	                     └─ on none for a minute ───────▶ failed
+type confirmer struct {
+	waiting []*unconfirmed
+	wake    chan struct{} // capacity 1
+}
+
+// unconfirmed is a result whose pages are looked for.
+type unconfirmed struct {
+	received
+	queue *jobQueue
+	next  time.Time // when to look
+	lost  time.Time // when it was first told to its device that they are lost
+}
+
+// hurry has the pages of a result looked for now: its device sent it again. The
+// caller holds the coordinator's mutex.
+func (f *confirmer) hurry(q *jobQueue, index uint32) {
+	if f == nil {
+		return
+	}
+	for _, u := range f.waiting {
+		if u.queue == q && u.result.GetIndex() == index {
+			u.next = time.Time{}
+		}
+	}
+	f.rouse()
+}
+
+func (f *confirmer) rouse() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// confirm has the pages of a result looked for. The caller holds the mutex.
+func (c *Coordinator) confirm(q *jobQueue, r received) {
+	r.hold = wire.NewHoldID()
+	f := c.confirmers[r.device]
+	if f == nil {
+		f = &confirmer{wake: make(chan struct{}, 1)}
+		c.confirmers[r.device] = f
+		c.background.Go(func() error { c.confirmAll(c.ctx, r.device, f); return nil })
+	}
+	f.waiting = append(f.waiting, &unconfirmed{received: r, queue: q})
+	f.rouse()
+}
+
+// confirmAll looks for the pages of a device's results until none is left or the
+// term ends.
+func (c *Coordinator) confirmAll(ctx context.Context, id wire.DeviceID, f *confirmer) {
+	for {
+		due, next := c.takeUnconfirmed(id, f, time.Now())
+		if len(due) == 0 && next.IsZero() {
+			return
+		}
+		if len(due) == 0 && !f.rest(ctx, time.Until(next)) {
+			return
+		}
+		found := make([]error, len(due))
+		var looks sync.WaitGroup
+		for i, u := range due {
+			looks.Go(func() { found[i] = c.lookForPages(ctx, u) })
+		}
+		looks.Wait()
+		if ctx.Err() != nil {
+			return
+		}
+		c.mu.Lock()
+		for i, u := range due {
+			c.judgePages(f, u, found[i])
+		}
+		c.mu.Unlock()
+		c.wake()
+	}
+}
+
+// rest waits until more is to be done; false: the term has ended.
+func (f *confirmer) rest(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-f.wake:
+	case <-timer.C:
+	}
+	return true
+}
+
+// takeUnconfirmed takes results whose time has come out of those that wait, or
+// says when the next one's does; zero if none is left, and then the confirmer is
+// no more. Those of jobs that have ended are settled.
+func (c *Coordinator) takeUnconfirmed(id wire.DeviceID, f *confirmer, now time.Time) (due []*unconfirmed, next time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rest := f.waiting[:0]
+	for _, u := range f.waiting {
+		switch {
+		case c.jobs[u.queue.id] != u.queue:
+			c.dismiss(u)
+		case len(due) < maxConfirming && !u.next.After(now):
+			due = append(due, u)
+		default:
+			if rest = append(rest, u); next.IsZero() || u.next.Before(next) {
+				next = u.next
+			}
+		}
+	}
+	clear(f.waiting[len(rest):])
+	f.waiting = rest
+	if len(due)+len(rest) == 0 {
+		delete(c.confirmers, id)
+	}
+	return due, next
+}
+
+// dismiss answers a result that nobody wants any more. The caller holds the
+// mutex.
+func (c *Coordinator) dismiss(u *unconfirmed) {
+	c.pay(u.device, u.size)
+	u.queue.forget(u.result.GetIndex())
+	if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
+		c.acknowledge(d, u.attempt, []uint32{u.result.GetIndex()})
+	}
+}
+
+// lookForPages has most of the voters keep the pages of an output.
+func (c *Coordinator) lookForPages(ctx context.Context, u *unconfirmed) error {
+	ctx, cancel := context.WithTimeout(ctx, confirmTime)
+	defer cancel()
+	names := u.result.GetOutputBlob().GetPages()
+	pages := make([]wire.Hash, len(names))
+	for i, b := range names {
+		pages[i] = wire.Hash(b) // their lengths were checked
+	}
+	return c.cfg.Pages.Hold(ctx, u.hold, stagedHold(u.device), pages)
+}
+
+// judgePages does what follows from a look. The caller holds the mutex.
+func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
+	now := time.Now()
+	switch {
+	case err == nil:
+		u.queue.recorder.queue = append(u.queue.recorder.queue, u.received)
+		c.startRecorder(u.queue)
+		return
+	case wire.CodeOf(err) != wire.Code_CODE_NOT_FOUND:
+		// Too few voters answered: that is not the device's to mend.
+	case u.lost.IsZero():
+		u.lost = now
+	case now.Sub(u.lost) >= lostAfter:
+		c.giveUp(u)
+		return
+	}
+	c.cfg.Log.Debug("the pages of an output are not confirmed", "job", u.queue.id, "task", u.result.GetIndex(), "device", u.device, "err", err)
+	if d := c.devices[u.device]; d != nil && d.gone.IsZero() && !u.lost.IsZero() {
+		d.conn.Post(&wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: &wire.ResultsAck{
+			Attempt: u.attempt, Lost: []uint32{u.result.GetIndex()},
+		}}})
+	}
+	u.next = now.Add(confirmTime)
+	f.waiting = append(f.waiting, u)
+}
+
+// giveUp makes a result, whose output its device did not bring, a failed one; the
+// task runs elsewhere if it can. The caller holds the mutex.
+func (c *Coordinator) giveUp(u *unconfirmed) {
+	q, index := u.queue, u.result.GetIndex()
+	u.result.Status, u.result.Failure = wire.TaskStatus_TASK_STATUS_FAILED, wire.FailureKind_FAILURE_KIND_INTERNAL
+	u.result.Error, u.result.OutputBlob = "its output was lost on the way", nil
+	if c.tryElsewhere(u.device, q, index) {
+		c.pay(u.device, u.size)
+		if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
+			c.acknowledge(d, u.attempt, []uint32{index})
+		}
+		return
+	}
+	u.hold = wire.HoldID{}
+	q.recorder.queue = append(q.recorder.queue, u.received)
+	c.startRecorder(q)
+}

@@ -1,0 +1,190 @@
+package blob
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/ostrich-legs/ostrich/p2p/wire"
+)
+
+// stragglers is how long a hold waits for further voters once most have answered
+// and too few of them have some page: then it is put on those that lack it.
+const stragglers = 250 * time.Millisecond
+
+// Hold has most of the voters keep pages that were put before, for the command
+// that id is of, which is about to name them; a hold that was kept instead ends
+// for these pages (the zero value is none). Where too few have a page that
+// another has, it is put on them. It returns nil when most of the voters keep
+// each of the pages. Errors: ErrMissing in the chain (CODE_NOT_FOUND) when most
+// of the voters have answered and none of them has some page; CODE_UNAVAILABLE
+// when too few answered before ctx ended; otherwise those of PutReserved.
+func (x *Exchange) Hold(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) error {
+	pages = slices.Clone(pages)
+	slices.SortFunc(pages, func(a, b wire.Hash) int { return slices.Compare(a[:], b[:]) })
+	pages = slices.Compact(pages)
+	for chunk := range slices.Chunk(pages, maxHeldPages) {
+		if err := x.holdChunk(ctx, id, instead, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Exchange) holdChunk(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) error {
+	count := x.countHolders(ctx, id, instead, pages)
+	if count.answered < count.need {
+		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "%d of %d voters said whether they have what is to be recorded, and %d are needed",
+			count.answered, count.voters, count.need)
+	}
+	lost := 0
+	for i, n := range count.have {
+		switch {
+		case n >= count.need:
+		case n == 0:
+			lost++
+		default:
+			if err := x.spread(ctx, id, pages[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if lost > 0 {
+		return fmt.Errorf("%d of %d pages are on none of the %d voters that answered: %w", lost, len(pages), count.answered, ErrMissing)
+	}
+	return nil
+}
+
+// spread puts a page, which somebody has, on most of the voters.
+func (x *Exchange) spread(ctx context.Context, id wire.HoldID, h wire.Hash) error {
+	data, err := x.Get(ctx, h)
+	if err != nil {
+		return err
+	}
+	_, err = x.put(ctx, id, data, hardReserve)
+	return err
+}
+
+// holders counts the voters that keep each of some pages.
+type holders struct {
+	have                   []int
+	voters, need, answered int
+}
+
+func (c *holders) add(lacking []uint32) {
+	c.answered++
+	for i := range c.have {
+		c.have[i]++
+	}
+	for _, place := range lacking {
+		c.have[place]--
+	}
+}
+
+// enough reports whether most of the voters keep all of the pages.
+func (c *holders) enough() bool {
+	return !slices.ContainsFunc(c.have, func(n int) bool { return n < c.need })
+}
+
+// lost reports whether some page is on none of the voters that answered.
+func (c *holders) lost() bool { return slices.Contains(c.have, 0) }
+
+// kept is what a voter says of a hold.
+type kept struct {
+	lacking []uint32
+	err     error
+}
+
+// countHolders asks the voters, until enough have said yes, all have answered, or
+// most have, some of them for each page, and the others take long.
+func (x *Exchange) countHolders(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) holders {
+	voters := x.cfg.Voters()
+	count := holders{have: make([]int, len(pages)), voters: len(voters), need: len(voters)/2 + 1}
+	undecided, decide := context.WithCancel(ctx)
+	defer decide()
+	answers := make(chan kept, len(voters))
+	for _, voter := range voters {
+		if voter != x.cfg.Self {
+			x.askToHold(undecided, voter, holdCall{id, instead, pages}, answers)
+		}
+	}
+	if slices.Contains(voters, x.cfg.Self) {
+		answers <- kept{lacking: x.keepHeld(id, instead, pages)}
+	}
+	var late <-chan time.Time
+	for open := len(voters); open > 0 && !(count.answered >= count.need && count.enough()); open-- {
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				count.add(a.lacking)
+			}
+			if count.answered == count.need {
+				timer := time.NewTimer(stragglers)
+				defer timer.Stop()
+				late = timer.C
+			}
+		case <-late:
+			if !count.lost() {
+				return count
+			}
+			late = nil
+			open++ // nobody has answered
+		case <-ctx.Done():
+			return count
+		}
+	}
+	return count
+}
+
+type holdCall struct {
+	id, instead wire.HoldID
+	pages       []wire.Hash
+}
+
+// askToHold asks a voter, in the background, and again while it does not answer
+// and the outcome is open.
+func (x *Exchange) askToHold(undecided context.Context, voter wire.DeviceID, call holdCall, answers chan<- kept) {
+	p := x.peer(voter)
+	started := x.start(func() {
+		lacking, err := x.holdOn(undecided, p, call, p.call)
+		for err != nil && pause(undecided, firstPause) {
+			lacking, err = x.holdOn(undecided, p, call, p.insist)
+		}
+		answers <- kept{lacking, err}
+	})
+	if !started {
+		answers <- kept{err: errClosed()}
+	}
+}
+
+// holdOn asks a voter once. One of a version without holds is given the pages: it
+// keeps what is put on it for a day.
+func (x *Exchange) holdOn(ctx context.Context, p *peer, c holdCall, call callFunc) (lacking []uint32, err error) {
+	var refusal error
+	err = call(ctx, p.gets, func(conn net.Conn) (err error) {
+		lacking, refusal, err = holdOver(conn, c.id, c.instead, c.pages)
+		return err
+	})
+	if err != nil || refusal == nil {
+		return lacking, err
+	}
+	if wire.CodeOf(refusal) != wire.Code_CODE_INVALID {
+		return nil, refusal
+	}
+	lacking = nil
+	for i, h := range c.pages {
+		data, err := x.Get(ctx, h)
+		if err != nil {
+			lacking = append(lacking, uint32(i))
+			continue
+		}
+		refusal, err := x.putOn(p, page{c.id, h, data}, call)
+		if err = cmp.Or(err, refusal); err != nil {
+			return nil, err
+		}
+	}
+	return lacking, nil
+}
