@@ -220,7 +220,7 @@ func (s *Store) touch(h wire.Hash) error {
 }
 
 // nobody is the time of pages that nobody waits to name.
-var nobody = time.Unix(0, 0)
+func nobody() time.Time { return time.Unix(0, 0) }
 
 // write puts the page's file in its place; copied says that nobody relies on it.
 // The caller owns h.
@@ -232,7 +232,7 @@ func (s *Store) write(h wire.Hash, data []byte, copied bool) error {
 	_, err = temp.Write(data)
 	put := time.Now()
 	if copied {
-		put = nobody
+		put = nobody()
 	}
 	if err == nil {
 		err = os.Chtimes(temp.Name(), put, put)
@@ -377,10 +377,10 @@ func (s *Store) decide(h wire.Hash, judge func(put time.Time) fate) (deleted boo
 	}
 	switch judge(info.ModTime()) {
 	case loose:
-		if info.ModTime().Equal(nobody) {
+		if info.ModTime().Equal(nobody()) {
 			return false, nil
 		}
-		return false, os.Chtimes(s.path(h), nobody, nobody)
+		return false, os.Chtimes(s.path(h), nobody(), nobody())
 	case goes:
 		if err := os.Remove(s.path(h)); err != nil {
 			return false, fmt.Errorf("delete page %s: %w", h, err)

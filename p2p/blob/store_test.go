@@ -229,7 +229,7 @@ func TestAPagesFateIsDone(t *testing.T) {
 		t.Errorf("loose: deleted %v, %v", deleted, err)
 	}
 	for _, put := range s.List() {
-		if !put.Equal(nobody) {
+		if !put.Equal(nobody()) {
 			t.Errorf("by its time somebody put the loose page at %v", put)
 		}
 	}

@@ -126,6 +126,7 @@ export class Device {
         break;
       case "resultsAck":
         this.holdings.acknowledge(frame.kind.value);
+        for (const task of this.holdings.rewritten(frame.kind.value)) void this.rewrite(task);
         break;
     }
     this.pool.feed();
@@ -217,11 +218,35 @@ export class Device {
   /** store puts a large output into pages first, while the slot goes on. */
   private async store(task: Task, result: TaskResult): Promise<void> {
     try {
-      result.outputBlob = await this.pages.write(result.output);
+      task.output = result.output;
+      result.outputBlob = await this.write(task, task.output);
       result.output = new Uint8Array(0);
       this.end(task, result);
     } catch (error) {
+      task.output = undefined;
       this.fail(task, FailureKind.INTERNAL, `the output cannot be stored: ${words(error)}`);
+    }
+  }
+
+  /** rewrite puts an output into pages again that the swarm has lost, and sends its result again. */
+  private async rewrite(task: Task): Promise<void> {
+    try {
+      await this.write(task, task.output as Uint8Array);
+      this.holdings.again(task);
+      this.send();
+    } catch (error) {
+      // It is asked for again, unless the task is settled.
+      if (task.state === "ended") this.log(`an output that the swarm lost cannot be written again: ${words(error)}`);
+    }
+  }
+
+  private async write(task: Task, output: Uint8Array): Promise<Blob> {
+    const { attempt } = task.lease.claim;
+    task.writing = true;
+    try {
+      return await this.pages.write(output, { attempt, index: task.index, wanted: () => task.state !== "settled" });
+    } finally {
+      task.writing = false;
     }
   }
 

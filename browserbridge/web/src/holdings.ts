@@ -32,6 +32,8 @@ export interface Task {
   state: TaskState;
   input: LeasedInput | undefined; // until it has run
   result: TaskResult | undefined;
+  output: Uint8Array | undefined; // that is in pages, until the result is acknowledged: they may have to be written again
+  writing: boolean; // it is on its way to pages
 }
 
 /** HeldLease is a lease that is held. */
@@ -79,7 +81,7 @@ export class Holdings {
     claim.indexes.forEach((index, i) => {
       const input = frame.inputs[i] as LeasedInput;
       if (input.blob) checkBlob(input.blob, maxBlob);
-      lease.tasks.set(index, { lease, index, state: "waiting", input, result: undefined });
+      lease.tasks.set(index, { lease, index, state: "waiting", input, result: undefined, output: undefined, writing: false });
     });
     if (lease.tasks.size !== claim.indexes.length) throw new Error("a lease that names a task twice");
     lease.todo = [...lease.tasks.values()];
@@ -115,6 +117,18 @@ export class Holdings {
       const task = lease?.tasks.get(index);
       if (task?.state === "ended") this.settle(task);
     }
+  }
+
+  /** rewritten returns the tasks whose outputs an acknowledgement calls lost, and that can be written again. */
+  rewritten(frame: ResultsAck): Task[] {
+    const lease = frame.attempt && this.leases.get(name(frame.attempt));
+    const tasks = frame.lost.flatMap((index) => lease?.tasks.get(index) ?? []);
+    return tasks.filter((task) => task.state === "ended" && task.output && !task.writing);
+  }
+
+  /** again has a result sent again. */
+  again(task: Task): void {
+    if (task.state === "ended") this.post(task);
   }
 
   /** drop forgets all that is not done: the device pauses. */
@@ -206,7 +220,7 @@ export class Holdings {
     task.state = "ended";
     task.result = result;
     task.input = undefined;
-    this.kept += sizeOf(result);
+    this.kept += keptBy(task);
     const { job } = task.lease;
     const took = Number(result.durationUs) / 1000;
     job.mean = job.mean === 0 ? took : job.mean + (took - job.mean) / 8;
@@ -260,11 +274,11 @@ export class Holdings {
         this.running--;
         break;
       case "ended":
-        this.kept -= task.result ? sizeOf(task.result) : 0;
+        this.kept -= keptBy(task);
         break;
     }
     task.state = "settled";
-    task.input = task.result = undefined;
+    task.input = task.result = task.output = undefined;
     if (--lease.open > 0) return;
     if (lease.claim.attempt) this.leases.delete(name(lease.claim.attempt));
     lease.job.leases--;
@@ -312,6 +326,11 @@ function checkBlob(blob: Blob, limit: number): void {
   if (size > limit || blob.pages.length !== Math.ceil(size / pageSize) || blob.pages.some((page) => page.length !== 32)) {
     throw new Error(`a blob of ${size} bytes in ${blob.pages.length} pages`);
   }
+}
+
+/** keptBy is what an ended task takes in memory. */
+function keptBy(task: Task): number {
+  return (task.result ? sizeOf(task.result) : 0) + (task.output?.length ?? 0);
 }
 
 function sizeOf(r: TaskResult): number {

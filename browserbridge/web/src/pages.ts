@@ -5,7 +5,7 @@ import { sha256 } from "@noble/hashes/sha2";
 import { equal, join, type Bytes } from "./bytes";
 import { Coded, codeOf } from "./errors";
 import { BlobSchema, type Blob } from "./p2p/wire/job_pb";
-import { Code, type Response as Answer } from "./p2p/wire/session_pb";
+import { Code, type Attempt, type Response as Answer } from "./p2p/wire/session_pb";
 import type { Session } from "./session";
 import { jitter, type Timers } from "./timers";
 
@@ -16,6 +16,13 @@ const tries = 5; // of a page, before a refusal counts as final
 
 /** Call asks the coordinator, through whatever session there is. */
 export type Call = (kind: Parameters<Session["call"]>[0]) => Promise<Answer>;
+
+/** Owner is the task whose output is written: once it is not wanted any more the writing ends. */
+export interface Owner {
+  readonly attempt: Attempt | undefined;
+  readonly index: number;
+  wanted(): boolean;
+}
 
 /** Pages reads and writes blobs. */
 export class Pages {
@@ -34,13 +41,13 @@ export class Pages {
   }
 
   /** write stores bytes in pages, and returns when they are on a quorum. */
-  async write(bytes: Uint8Array): Promise<Blob> {
+  async write(bytes: Uint8Array, owner: Owner): Promise<Blob> {
     const blob = create(BlobSchema, { size: BigInt(bytes.length) });
     await each(Math.ceil(bytes.length / pageSize), async (i) => {
       const page = bytes.subarray(i * pageSize, (i + 1) * pageSize);
       const name = await hash(page);
       blob.pages[i] = name;
-      await this.writePage(name, page);
+      await this.writePage(name, page, owner);
     });
     return blob;
   }
@@ -74,16 +81,19 @@ export class Pages {
   }
 
   /** writePage waits for ever where there is no room. */
-  private async writePage(name: Uint8Array, page: Uint8Array): Promise<void> {
+  private async writePage(name: Uint8Array, page: Uint8Array, owner: Owner): Promise<void> {
+    const { attempt: lease, index } = owner;
     for (let attempt = 1; ; attempt++) {
       try {
         for (let offset = 0; offset < page.length; offset += maxChunk) {
-          await this.call({ case: "writePage", value: { hash: name, size: page.length, offset, data: page.subarray(offset, offset + maxChunk) } });
+          if (!owner.wanted()) throw new Error("its task was cancelled");
+          const data = page.subarray(offset, offset + maxChunk);
+          await this.call({ case: "writePage", value: { hash: name, size: page.length, offset, data, attempt: lease, index } });
         }
         return;
       } catch (error) {
         const full = codeOf(error) === Code.NO_SPACE || codeOf(error) === Code.EXHAUSTED;
-        if (attempt >= tries && !full) throw error;
+        if ((attempt >= tries && !full) || !owner.wanted()) throw error;
         await this.timers.sleep(jitter(Math.min(100 * 2 ** attempt, 5000)));
       }
     }

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file p2p/wire/peer.proto.
  */
 export const file_p2p_wire_peer: GenFile = /*@__PURE__*/
-  fileDesc("ChNwMnAvd2lyZS9wZWVyLnByb3RvEgpvc3RyaWNoLnYxIkEKDUpvaW5DaGFsbGVuZ2USDwoHdmVyc2lvbhgBIAEoDRIQCghzd2FybV9pZBgCIAEoDBINCgVub25jZRgDIAEoDCJbCgpKb2luQW5zd2VyEiAKBWVycm9yGAEgASgLMhEub3N0cmljaC52MS5FcnJvchIrCghhZG1pdHRlZBgCIAEoCzIZLm9zdHJpY2gudjEuQWRtaXRSZXNwb25zZSJaCghQYWdlQ2FsbBIiCgNwdXQYASABKAsyEy5vc3RyaWNoLnYxLlBhZ2VQdXRIABIiCgNnZXQYAiABKAsyEy5vc3RyaWNoLnYxLlBhZ2VHZXRIAEIGCgRraW5kIiUKB1BhZ2VQdXQSDAoEaGFzaBgBIAEoDBIMCgRzaXplGAIgASgNIhcKB1BhZ2VHZXQSDAoEaGFzaBgBIAEoDCI7CglQYWdlUmVwbHkSIAoFZXJyb3IYASABKAsyES5vc3RyaWNoLnYxLkVycm9yEgwKBHNpemUYAiABKA0iPQoJR29zc2lwTG9nEiIKBWxpbmVzGAEgAygLMhMub3N0cmljaC52MS5Mb2dMaW5lEgwKBHRlcm0YAiABKAQiXwoGSGVhbHRoEhAKCHN3YXJtX2lkGAEgASgJEhIKCnN3YXJtX25hbWUYAiABKAkSHgoEcGVlchgDIAEoCzIQLm9zdHJpY2gudjEuUGVlchIPCgd2ZXJzaW9uGAQgASgJInsKD1NpZ25hbENoYWxsZW5nZRIPCgd2ZXJzaW9uGAEgASgNEhAKCHN3YXJtX2lkGAIgASgMEhIKCnN3YXJtX25hbWUYAyABKAkSEQoJYnJpZGdlX2lkGAQgASgJEg0KBW5vbmNlGAUgASgMEg8KB2JyaWRnZXMYBiADKAkiiwEKDVNpZ25hbFJlcXVlc3QSDwoHdmVyc2lvbhgBIAEoDRINCgVub25jZRgCIAEoDBIRCglkZXZpY2VfaWQYAyABKAkSDQoFb2ZmZXIYBCABKAkSJQoEam9pbhgFIAEoCzIXLm9zdHJpY2gudjEuSm9pblJlcXVlc3QSEQoJc2lnbmF0dXJlGAYgASgMIpMBCg5TaWduYWxSZXNwb25zZRIgCgVlcnJvchgBIAEoCzIRLm9zdHJpY2gudjEuRXJyb3ISDgoGYW5zd2VyGAIgASgJEhEKCXNpZ25hdHVyZRgDIAEoDBIrCghhZG1pdHRlZBgEIAEoCzIZLm9zdHJpY2gudjEuQWRtaXRSZXNwb25zZRIPCgdicmlkZ2VzGAUgAygJQipaKGdpdGh1Yi5jb20vb3N0cmljaC1sZWdzL29zdHJpY2gvcDJwL3dpcmViBnByb3RvMw", [file_p2p_wire_device, file_p2p_wire_session]);
+  fileDesc("ChNwMnAvd2lyZS9wZWVyLnByb3RvEgpvc3RyaWNoLnYxIkEKDUpvaW5DaGFsbGVuZ2USDwoHdmVyc2lvbhgBIAEoDRIQCghzd2FybV9pZBgCIAEoDBINCgVub25jZRgDIAEoDCJbCgpKb2luQW5zd2VyEiAKBWVycm9yGAEgASgLMhEub3N0cmljaC52MS5FcnJvchIrCghhZG1pdHRlZBgCIAEoCzIZLm9zdHJpY2gudjEuQWRtaXRSZXNwb25zZSKAAQoIUGFnZUNhbGwSIgoDcHV0GAEgASgLMhMub3N0cmljaC52MS5QYWdlUHV0SAASIgoDZ2V0GAIgASgLMhMub3N0cmljaC52MS5QYWdlR2V0SAASJAoEaG9sZBgDIAEoCzIULm9zdHJpY2gudjEuUGFnZUhvbGRIAEIGCgRraW5kIjMKB1BhZ2VQdXQSDAoEaGFzaBgBIAEoDBIMCgRzaXplGAIgASgNEgwKBGhvbGQYAyABKAwiOQoIUGFnZUhvbGQSDAoEaG9sZBgBIAEoDBIOCgZoYXNoZXMYAiADKAwSDwoHaW5zdGVhZBgDIAEoDCIXCgdQYWdlR2V0EgwKBGhhc2gYASABKAwiTAoJUGFnZVJlcGx5EiAKBWVycm9yGAEgASgLMhEub3N0cmljaC52MS5FcnJvchIMCgRzaXplGAIgASgNEg8KB2xhY2tpbmcYAyADKA0iPQoJR29zc2lwTG9nEiIKBWxpbmVzGAEgAygLMhMub3N0cmljaC52MS5Mb2dMaW5lEgwKBHRlcm0YAiABKAQiXwoGSGVhbHRoEhAKCHN3YXJtX2lkGAEgASgJEhIKCnN3YXJtX25hbWUYAiABKAkSHgoEcGVlchgDIAEoCzIQLm9zdHJpY2gudjEuUGVlchIPCgd2ZXJzaW9uGAQgASgJInsKD1NpZ25hbENoYWxsZW5nZRIPCgd2ZXJzaW9uGAEgASgNEhAKCHN3YXJtX2lkGAIgASgMEhIKCnN3YXJtX25hbWUYAyABKAkSEQoJYnJpZGdlX2lkGAQgASgJEg0KBW5vbmNlGAUgASgMEg8KB2JyaWRnZXMYBiADKAkiiwEKDVNpZ25hbFJlcXVlc3QSDwoHdmVyc2lvbhgBIAEoDRINCgVub25jZRgCIAEoDBIRCglkZXZpY2VfaWQYAyABKAkSDQoFb2ZmZXIYBCABKAkSJQoEam9pbhgFIAEoCzIXLm9zdHJpY2gudjEuSm9pblJlcXVlc3QSEQoJc2lnbmF0dXJlGAYgASgMIpMBCg5TaWduYWxSZXNwb25zZRIgCgVlcnJvchgBIAEoCzIRLm9zdHJpY2gudjEuRXJyb3ISDgoGYW5zd2VyGAIgASgJEhEKCXNpZ25hdHVyZRgDIAEoDBIrCghhZG1pdHRlZBgEIAEoCzIZLm9zdHJpY2gudjEuQWRtaXRSZXNwb25zZRIPCgdicmlkZ2VzGAUgAygJQipaKGdpdGh1Yi5jb20vb3N0cmljaC1sZWdzL29zdHJpY2gvcDJwL3dpcmViBnByb3RvMw", [file_p2p_wire_device, file_p2p_wire_session]);
 
 /**
  * The join protocol: the acceptor sends JoinChallenge, the joiner
@@ -94,6 +94,12 @@ export type PageCall = Message<"ostrich.v1.PageCall"> & {
      */
     value: PageGet;
     case: "get";
+  } | {
+    /**
+     * @generated from field: ostrich.v1.PageHold hold = 3;
+     */
+    value: PageHold;
+    case: "hold";
   } | { case: undefined; value?: undefined };
 };
 
@@ -117,6 +123,15 @@ export type PagePut = Message<"ostrich.v1.PagePut"> & {
    * @generated from field: uint32 size = 2;
    */
   size: number;
+
+  /**
+   * The hold under which the page is kept, 16 bytes: until the command that
+   * names it is applied there, or 25 hours are over. One without, of an older
+   * version, is kept for all of that time.
+   *
+   * @generated from field: bytes hold = 3;
+   */
+  hold: Uint8Array;
 };
 
 /**
@@ -125,6 +140,39 @@ export type PagePut = Message<"ostrich.v1.PagePut"> & {
  */
 export const PagePutSchema: GenMessage<PagePut> = /*@__PURE__*/
   messageDesc(file_p2p_wire_peer, 3);
+
+/**
+ * PageHold keeps pages that are there already, as a put of them would.
+ *
+ * @generated from message ostrich.v1.PageHold
+ */
+export type PageHold = Message<"ostrich.v1.PageHold"> & {
+  /**
+   * @generated from field: bytes hold = 1;
+   */
+  hold: Uint8Array;
+
+  /**
+   * At most 1,024.
+   *
+   * @generated from field: repeated bytes hashes = 2;
+   */
+  hashes: Uint8Array[];
+
+  /**
+   * A hold that these pages no longer need; may be empty.
+   *
+   * @generated from field: bytes instead = 3;
+   */
+  instead: Uint8Array;
+};
+
+/**
+ * Describes the message ostrich.v1.PageHold.
+ * Use `create(PageHoldSchema)` to create a new message.
+ */
+export const PageHoldSchema: GenMessage<PageHold> = /*@__PURE__*/
+  messageDesc(file_p2p_wire_peer, 4);
 
 /**
  * @generated from message ostrich.v1.PageGet
@@ -141,7 +189,7 @@ export type PageGet = Message<"ostrich.v1.PageGet"> & {
  * Use `create(PageGetSchema)` to create a new message.
  */
 export const PageGetSchema: GenMessage<PageGet> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 4);
+  messageDesc(file_p2p_wire_peer, 5);
 
 /**
  * @generated from message ostrich.v1.PageReply
@@ -158,6 +206,13 @@ export type PageReply = Message<"ostrich.v1.PageReply"> & {
    * @generated from field: uint32 size = 2;
    */
   size: number;
+
+  /**
+   * Answer to a hold: the places, in its hashes, of the pages that are not here.
+   *
+   * @generated from field: repeated uint32 lacking = 3;
+   */
+  lacking: number[];
 };
 
 /**
@@ -165,7 +220,7 @@ export type PageReply = Message<"ostrich.v1.PageReply"> & {
  * Use `create(PageReplySchema)` to create a new message.
  */
 export const PageReplySchema: GenMessage<PageReply> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 5);
+  messageDesc(file_p2p_wire_peer, 6);
 
 /**
  * GossipLog is a message of the log topic.
@@ -192,7 +247,7 @@ export type GossipLog = Message<"ostrich.v1.GossipLog"> & {
  * Use `create(GossipLogSchema)` to create a new message.
  */
 export const GossipLogSchema: GenMessage<GossipLog> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 6);
+  messageDesc(file_p2p_wire_peer, 7);
 
 /**
  * Health is what the public listener says of its node.
@@ -226,7 +281,7 @@ export type Health = Message<"ostrich.v1.Health"> & {
  * Use `create(HealthSchema)` to create a new message.
  */
 export const HealthSchema: GenMessage<Health> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 7);
+  messageDesc(file_p2p_wire_peer, 8);
 
 /**
  * @generated from message ostrich.v1.SignalChallenge
@@ -274,7 +329,7 @@ export type SignalChallenge = Message<"ostrich.v1.SignalChallenge"> & {
  * Use `create(SignalChallengeSchema)` to create a new message.
  */
 export const SignalChallengeSchema: GenMessage<SignalChallenge> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 8);
+  messageDesc(file_p2p_wire_peer, 9);
 
 /**
  * @generated from message ostrich.v1.SignalRequest
@@ -323,7 +378,7 @@ export type SignalRequest = Message<"ostrich.v1.SignalRequest"> & {
  * Use `create(SignalRequestSchema)` to create a new message.
  */
 export const SignalRequestSchema: GenMessage<SignalRequest> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 9);
+  messageDesc(file_p2p_wire_peer, 10);
 
 /**
  * @generated from message ostrich.v1.SignalResponse
@@ -364,5 +419,5 @@ export type SignalResponse = Message<"ostrich.v1.SignalResponse"> & {
  * Use `create(SignalResponseSchema)` to create a new message.
  */
 export const SignalResponseSchema: GenMessage<SignalResponse> = /*@__PURE__*/
-  messageDesc(file_p2p_wire_peer, 10);
+  messageDesc(file_p2p_wire_peer, 11);
 
