@@ -14,6 +14,9 @@ const (
 	confirmTime = 2 * time.Second
 	// lostAfter is how long a device may take to write anew what was lost.
 	lostAfter = time.Minute
+	// hurryAfter is the pause before a look that a device asks for by sending its
+	// result again.
+	hurryAfter = 100 * time.Millisecond
 	// maxConfirming bounds the results of a device that are looked at together.
 	maxConfirming = 8
 )
@@ -34,12 +37,13 @@ type confirmer struct {
 // unconfirmed is a result whose pages are looked for.
 type unconfirmed struct {
 	received
-	queue *jobQueue
-	next  time.Time // when to look
-	lost  time.Time // when it was first told to its device that they are lost
+	queue  *jobQueue
+	looked time.Time // when it was last looked
+	next   time.Time // when to look
+	lost   time.Time // when it was first told to its device that they are lost
 }
 
-// hurry has the pages of a result looked for now: its device sent it again. The
+// hurry has the pages of a result looked for soon: its device sent it again. The
 // caller holds the coordinator's mutex.
 func (f *confirmer) hurry(q *jobQueue, index uint32) {
 	if f == nil {
@@ -47,7 +51,7 @@ func (f *confirmer) hurry(q *jobQueue, index uint32) {
 	}
 	for _, u := range f.waiting {
 		if u.queue == q && u.result.GetIndex() == index {
-			u.next = time.Time{}
+			u.next = u.looked.Add(hurryAfter)
 		}
 	}
 	f.rouse()
@@ -186,7 +190,7 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 			Attempt: u.attempt, Lost: []uint32{u.result.GetIndex()},
 		}}})
 	}
-	u.next = now.Add(confirmTime)
+	u.looked, u.next = now, now.Add(confirmTime)
 	f.waiting = append(f.waiting, u)
 }
 

@@ -99,6 +99,23 @@ type memoryPages struct {
 	pages map[wire.Hash][]byte
 	// slow, if set, keeps who reads waiting until it is closed.
 	slow chan struct{}
+	// away says that most of the voters do not answer.
+	away bool
+	puts int
+}
+
+// lose is the end of a page on all disks, or its collection.
+func (p *memoryPages) lose(h wire.Hash) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.pages, h)
+}
+
+func (p *memoryPages) has(h wire.Hash) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.pages[h]
+	return ok
 }
 
 func (p *memoryPages) PutReserved(_ context.Context, _ wire.HoldID, data []byte) (wire.Hash, error) {
@@ -106,10 +123,18 @@ func (p *memoryPages) PutReserved(_ context.Context, _ wire.HoldID, data []byte)
 	defer p.mu.Unlock()
 	h := wire.HashOf(data)
 	p.pages[h] = data
+	p.puts++
 	return h, nil
 }
 
-func (p *memoryPages) Hold(_ context.Context, _, _ wire.HoldID, pages []wire.Hash) error {
+func (p *memoryPages) Hold(ctx context.Context, _, _ wire.HoldID, pages []wire.Hash) error {
+	p.mu.Lock()
+	away := p.away
+	p.mu.Unlock()
+	if away {
+		<-ctx.Done()
+		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "nobody answers")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, h := range pages {
