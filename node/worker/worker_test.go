@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/ostrich-legs/ostrich/node/sandbox"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -362,6 +364,79 @@ func TestALargeOutputGoesIntoPagesAndStaysUntilItIsAcknowledged(t *testing.T) {
 		}
 		s.ack(r)
 		synctest.Wait()
+		if files := workFiles(t, w); len(files) != 0 {
+			t.Errorf("left over: %v", files)
+		}
+	})
+}
+
+// writesOutput runs a task whose output is large.
+func writesOutput(output []byte) func(context.Context, sandbox.Task) sandbox.Result {
+	return func(_ context.Context, task sandbox.Task) sandbox.Result {
+		if err := os.WriteFile(task.OutputPath, output, 0o600); err != nil {
+			return sandbox.Result{Failure: wire.FailureKind_FAILURE_KIND_INTERNAL, Error: err.Error()}
+		}
+		return sandbox.Result{StdoutPath: task.OutputPath, StdoutSize: uint64(len(output))}
+	}
+}
+
+func TestAnOutputThatTheSwarmLostIsWrittenAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		output := bytes.Repeat([]byte("output "), 300_000)
+		w := start(t, c, 1, newFakeSandbox(1, writesOutput(output)))
+		s := <-c.sessions
+		s.lease(newLeaseFrame("job", 1, c.spec("p"), inputs(0, 1)))
+		first := <-s.results
+		for range 2 { // it may be lost again
+			c.mu.Lock()
+			for _, name := range first.GetResults()[0].GetOutputBlob().GetPages() {
+				delete(c.pages, wire.Hash(name))
+			}
+			c.mu.Unlock()
+			lost := &wire.ResultsAck{Attempt: first.GetAttempt(), Lost: []uint32{0, 0, 7}}
+			s.send(&wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: lost}})
+			again := <-s.results
+			if !proto.Equal(again.GetResults()[0], first.GetResults()[0]) || len(again.GetResults()) != 1 {
+				t.Errorf("sent again: %v, want %v", again, first)
+			}
+			for i, name := range again.GetResults()[0].GetOutputBlob().GetPages() {
+				if c.pages[wire.Hash(name)] == nil {
+					t.Errorf("page %d was not written again", i)
+				}
+			}
+		}
+		s.ack(first)
+		synctest.Wait()
+		if files := workFiles(t, w); len(files) != 0 {
+			t.Errorf("left over: %v", files)
+		}
+	})
+}
+
+// A cancelled task's output is written no further: its link is for other work.
+func TestTheOutputOfACancelledTaskIsWrittenNoFurther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCoordinator(t)
+		w := start(t, c, 1, newFakeSandbox(1, writesOutput(make([]byte, 16<<20))))
+		s := <-c.sessions
+		var written atomic.Int32
+		c.answer = func(r *wire.Request) error {
+			if r.GetWritePage() != nil {
+				written.Add(1)
+				return wire.Errorf(wire.Code_CODE_EXHAUSTED, "no room") // it would wait for ever
+			}
+			return nil
+		}
+		s.lease(newLeaseFrame("job", 1, c.spec("p"), inputs(0, 1)))
+		time.Sleep(10 * time.Second)
+		s.cancel(1)
+		time.Sleep(time.Second)
+		before := written.Load()
+		time.Sleep(time.Minute)
+		if after := written.Load(); before == 0 || after != before {
+			t.Errorf("%d ranges were written before the cancellation, %d after it", before, after-before)
+		}
 		if files := workFiles(t, w); len(files) != 0 {
 			t.Errorf("left over: %v", files)
 		}
