@@ -11,6 +11,10 @@ import (
 // count as news.
 const heardWithin = 10 * time.Second
 
+// newsAfter is how long after it was first heard what a leader says is news: the
+// first message may have been held back (see transport), and several follow it.
+const newsAfter = 2 * time.Second
+
 // currency remembers how far the log was, by what the leader said, when it was
 // last asked whether the state is current.
 type currency struct {
@@ -27,7 +31,8 @@ func (g *Group) Current() bool {
 	committed := g.transport.heard.Load()
 	if term, leads := g.leading(); leads {
 		committed = g.committedIn(term)
-	} else if contact := g.raft.LastContact(); contact.IsZero() || time.Since(contact) > heardWithin {
+	} else if contact := g.raft.LastContact(); contact.IsZero() || time.Since(contact) > heardWithin ||
+		time.Since(time.Unix(0, g.transport.first.Load())) < newsAfter {
 		return false
 	}
 	held := g.inState()

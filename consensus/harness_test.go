@@ -193,6 +193,7 @@ type node struct {
 	linger time.Duration // how long lead takes to end
 	gaveUp error         // what lead returns at once
 	pages  []wire.Hash
+	ended  []wire.HoldID  // likewise
 	newer  []uint64       // generations that Superseded was told of
 	more   func(*Options) // what a test adds; may be nil
 }
@@ -228,10 +229,11 @@ func startNode(n *node) *node {
 func (n *node) options() Options {
 	o := Options{
 		Self: n.self.id, Dir: n.dir, Streams: n.net.listen(n.self.id),
-		Pages: func(named, _ []wire.Hash, _ []wire.HoldID) {
+		Pages: func(named, _ []wire.Hash, ended []wire.HoldID) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.pages = append(n.pages, named...)
+			n.ended = append(n.ended, ended...)
 		},
 		Superseded: func(generation uint64) {
 			n.mu.Lock()

@@ -26,9 +26,10 @@ type transport struct {
 	leads       func(term uint64) bool
 	closing     <-chan struct{}
 	// incoming is what comes in, after a look at it; heard is the highest index
-	// that a leader has said to be committed.
+	// that a leader has said to be committed, first when one said so first.
 	incoming chan raft.RPC
 	heard    atomic.Uint64
+	first    atomic.Int64
 	done     chan struct{} // closed by Close
 	once     sync.Once
 	// listening is the goroutine between the two.
@@ -117,6 +118,9 @@ func (t *transport) listen() {
 }
 
 func (t *transport) heardOf(committed uint64) {
+	if committed > 0 {
+		t.first.CompareAndSwap(0, time.Now().UnixNano())
+	}
 	t.heard.Store(max(t.heard.Load(), committed))
 }
 
