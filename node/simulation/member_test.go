@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -85,7 +86,7 @@ func startMember(m *machine) (*member, error) {
 	p.atOpen = p.group.Status().Last
 	p.opened.Store(p.group)
 	p.worker, err = worker.New(worker.Config{
-		Link: p.dialer.link(p.dial), Slots: m.slots, Sandbox: newSandbox(m), Dir: m.dir,
+		Link: p.dialer.link(p.dial), Slots: m.slots, Sandbox: m.sandbox(), Dir: m.dir,
 	})
 	if err != nil {
 		p.group.Close()
@@ -131,6 +132,8 @@ func (p *member) exchangeConfig(store *blob.Store) blob.Config {
 			}
 			return all
 		},
+		CollectEvery: p.machine.swarm.options.collectEvery,
+		FreeSpace:    func() (uint64, error) { return cmp.Or(p.machine.free.Load(), 1<<40), nil },
 		Current: func() bool {
 			g := p.opened.Load()
 			return g != nil && g.Status().Applied >= p.atOpen
@@ -142,6 +145,9 @@ func (p *member) exchangeConfig(store *blob.Store) blob.Config {
 func (p *member) stateChanged() {
 	if g := p.opened.Load(); g != nil {
 		p.machine.swarm.ledger.look(p.machine.id.ID, g)
+		if applied := p.machine.swarm.options.applied; applied != nil {
+			applied(p.machine, g)
+		}
 	}
 	select {
 	case p.changed <- struct{}{}:

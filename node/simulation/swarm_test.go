@@ -49,6 +49,16 @@ type options struct {
 	alter func(*machine) func(*raft.Log)
 	// tokensProveNothing gives the forger the key of the tokens of leases.
 	tokensProveNothing bool
+	// lean leaves the operator and the forger out.
+	lean bool
+	// sandbox makes the sandbox of a machine; nil means one that knows the one
+	// program of most simulations.
+	sandbox func(*machine) worker.Sandbox
+	// collectEvery is how often members look for pages that may go; 0 means as
+	// often as real ones.
+	collectEvery time.Duration
+	// applied is called after each entry, on the goroutine that applies.
+	applied func(*machine, *consensus.Group)
 	// reuses makes clients give the IDs of removed jobs to new ones.
 	reuses bool
 }
@@ -85,6 +95,8 @@ type machine struct {
 	// generation is that of the swarm, as a member's folder has it.
 	generation atomic.Uint64
 	skew       atomic.Int64 // of its clock, in nanoseconds
+	// free is what its disk says to be free, in bytes; 0 means much.
+	free atomic.Uint64
 
 	turn sync.Mutex // held while it starts or stops
 	mu   sync.Mutex
@@ -150,9 +162,13 @@ func newSwarm(t *testing.T, o options, dir string) *swarm {
 	for i := range o.devices {
 		s.devices = append(s.devices, s.machine(fmt.Sprintf("device-%d", i), 2, func(m *machine) (process, error) { return startDevice(m) }))
 	}
-	s.operator, s.forger = s.machine("operator", 0, startOperator), s.machine("forger", 0, startForger)
+	if !o.lean {
+		s.operator, s.forger = s.machine("operator", 0, startOperator), s.machine("forger", 0, startForger)
+	}
 	s.found()
-	s.office = s.newOffice()
+	if !o.lean {
+		s.office = s.newOffice()
+	}
 	for _, m := range s.members[1:] {
 		s.admit(m, wire.Role_ROLE_MEMBER)
 	}
@@ -164,8 +180,10 @@ func newSwarm(t *testing.T, o options, dir string) *swarm {
 	if !within(voteLimit, s.allVote) {
 		t.Fatalf("after %v not all members vote, or know it:%s", voteLimit, s.groups())
 	}
-	s.admit(s.operator, wire.Role_ROLE_ADMIN)
-	s.admit(s.forger, wire.Role_ROLE_WORKER)
+	if !o.lean {
+		s.admit(s.operator, wire.Role_ROLE_ADMIN)
+		s.admit(s.forger, wire.Role_ROLE_WORKER)
+	}
 	return s
 }
 
@@ -281,7 +299,11 @@ func (s *swarm) memberIDs() []wire.DeviceID {
 }
 
 func (s *swarm) machines() []*machine {
-	return slices.Concat(s.members, s.devices, []*machine{s.operator, s.forger})
+	all := slices.Concat(s.members, s.devices)
+	if !s.options.lean {
+		all = append(all, s.operator, s.forger)
+	}
+	return all
 }
 
 // coordinator returns the member that coordinates now; nil if none does.
