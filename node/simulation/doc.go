@@ -30,16 +30,31 @@
 // The seed fixes the faults and the load, not the order in which goroutines
 // run, so that a seed that was red may need a few runs to be so again.
 //
-// CI runs eight swarms of 15 minutes, two of them with five members. At full
-// size:
+// Bytes hardly ever come twice in those swarms. So there are small worlds of their
+// own in which all bytes come from five programs and five inputs
+// (recurring_test.go): pages are named, given back and put anew all the time, by
+// several devices and jobs at one time, over retries, cancels, IDs that are used
+// again, restarts, full disks and a disk that loses its pages. After each step the
+// disks of the voters are compared with what the state names. A world is red when
+//
+//   - a page that the state names is not on the disks of most of the voters, the
+//     one disk that loses pages apart, or is on none;
+//   - a job does not end as its client means it, or a result of one that has ended
+//     cannot be read, or is not, byte for byte, what its program gives;
+//   - two minutes after the last work some member lacks a page.
+//
+// CI runs eight swarms of 15 minutes, two of them with five members, and 200 worlds
+// of recurring bytes. At full size:
 //
 //	go test ./node/simulation -run Survives -hours 1000 -timeout 0
 //	go test ./node/simulation -run PowerFailures -failures 500 -timeout 0
+//	go test ./node/simulation -run RecurringBytes -recurring 10000 -timeout 0
 //
 // The first runs swarms of 20 minutes, as many at one time as there are
 // processors, with seeds that count up from -seed, until 1,000 simulated hours
 // are over: about a day on two processors. -members 5 makes the swarms larger.
 //
-// What the checks are worth is itself tested: each test in sabotage_test.go, and
-// TestDisksThatDoNotSyncAreSeen, breaks one rule and must see red.
+// What the checks are worth is itself tested: each test in sabotage_test.go and
+// counterfeit_test.go, and TestDisksThatDoNotSyncAreSeen, breaks one rule and
+// must see red.
 package simulation

@@ -134,6 +134,9 @@ func TestRecurringBytesAreNeverLost(t *testing.T) {
 func (c *tally) mustBeEnough(t *testing.T, seen map[string]int) {
 	t.Helper()
 	worlds := c.worlds.Load()
+	if worlds < shortWorlds {
+		return // a seed by itself
+	}
 	for name, least := range map[string]int64{
 		"jobs": 8 * worlds, "done": 4 * worlds, "removed": 4 * worlds, "results read": 10 * worlds, "blobs read": 2 * worlds,
 		"looks": 20 * worlds, "named again after release": 5 * worlds,
