@@ -11,7 +11,7 @@ import (
 
 // keepOne lets a client make a job of one task that stays in the swarm.
 func (w *recurring) keepOne(program int) *errand {
-	e := &errand{id: "watched", name: "watched", program: program, inputs: []int{4}, first: 1, detached: true}
+	e := &errand{id: "watched", name: "watched", program: program, inputs: []int{4}, first: 1, detached: true, turn: make(chan struct{}, 1)}
 	w.errands[e.name] = e
 	c := &customer{world: w, random: w.random}
 	if err := c.submitOnce(w.t.Context(), e); err != nil {
@@ -74,7 +74,8 @@ func TestOutputsThatAreOthersAreSeen(t *testing.T) {
 func (w *recurring) comeAgain(program int) {
 	c := &customer{world: w, random: w.random}
 	for i := range 2 {
-		e := &errand{id: wire.JobID(fmt.Sprintf("same-%d", i)), name: fmt.Sprintf("same-%d", i), program: program, inputs: []int{4}, first: 1}
+		name := fmt.Sprintf("same-%d", i)
+		e := &errand{id: wire.JobID(name), name: name, program: program, inputs: []int{4}, first: 1, turn: make(chan struct{}, 1)}
 		w.errands[e.name] = e
 		err := c.run(w.t.Context(), e)
 		w.look(false)

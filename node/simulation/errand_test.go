@@ -45,7 +45,9 @@ type errand struct {
 	mended  atomic.Bool
 	created atomic.Int64 // as the swarm says; 0 before that is known
 
-	turn  sync.RWMutex // held by those who read, and by who removes
+	// turn is held by who reads, or removes, what has ended. It is no mutex: who
+	// waits for one stops the simulated time.
+	turn  chan struct{} // cap 1
 	gone  bool
 	state wire.JobState // in the end
 }
@@ -82,7 +84,7 @@ func (c *customer) plan() *errand {
 	c.made++
 	one := func(n int) bool { return c.random.IntN(n) == 0 }
 	e := &errand{
-		id: wire.JobID(fmt.Sprintf("c%d-%d", c.number, c.made)), program: c.random.IntN(kinds),
+		id: wire.JobID(fmt.Sprintf("c%d-%d", c.number, c.made)), program: c.random.IntN(kinds), turn: make(chan struct{}, 1),
 		detached: one(2), twice: one(6), fails: one(6),
 	}
 	n := 1 + c.random.IntN(4)
@@ -188,7 +190,7 @@ func (w *recurring) insist(ctx context.Context, do func(ctx context.Context, m *
 // Blobs, which clients put before, are put once.
 type counter struct {
 	world *recurring
-	blobs map[int]*wire.Blob
+	blobs map[int]*wire.Input
 }
 
 func (s *counter) append(ctx context.Context, m *machine, e *errand, from, to int) (*wire.AppendInputsRequest, error) {
@@ -198,6 +200,7 @@ func (s *counter) append(ctx context.Context, m *machine, e *errand, from, to in
 	}
 	before, after := s.world.digest(e.inputs[:from]), s.world.digest(e.inputs[:to])
 	r := &wire.AppendInputsRequest{JobId: string(e.id), DigestBefore: before[:], DigestAfter: after[:]}
+	hold := wire.NewHoldID()
 	var items [][]byte
 	flush := func(at int) error {
 		if len(items) == 0 {
@@ -211,11 +214,12 @@ func (s *counter) append(ctx context.Context, m *machine, e *errand, from, to in
 		if items = nil; len(packed) <= wire.MaxInline {
 			segment.Inline = packed
 		} else {
-			hash, err := p.pages.Put(ctx, packed)
+			hash, err := p.pages.Put(ctx, hold, packed)
 			if err != nil {
 				return err
 			}
 			segment.Page = hash[:]
+			r.Holds = append(r.Holds, hold[:])
 		}
 		r.Segments = append(r.Segments, segment)
 		return nil
@@ -230,15 +234,18 @@ func (s *counter) append(ctx context.Context, m *machine, e *errand, from, to in
 		if err := flush(at); err != nil {
 			return nil, err
 		}
-		blob := s.blobs[kind]
-		if blob == nil {
-			var err error
-			if blob, err = p.pages.PutBlob(ctx, bytes.NewReader(data), wire.MaxBlob); err != nil {
+		input := s.blobs[kind]
+		if input == nil {
+			hold := wire.NewHoldID()
+			blob, err := p.pages.PutBlob(ctx, hold, bytes.NewReader(data), wire.MaxBlob)
+			if err != nil {
 				return nil, err
 			}
-			s.blobs[kind] = blob
+			input = &wire.Input{Blob: blob, Hold: hold[:]}
+			s.blobs[kind] = input
 		}
-		r.Segments = append(r.Segments, &wire.Segment{First: uint32(at), Count: 1, Blob: blob, Bytes: blob.GetSize()})
+		r.Segments = append(r.Segments, &wire.Segment{First: uint32(at), Count: 1, Blob: input.GetBlob(), Bytes: input.GetBlob().GetSize()})
+		r.Holds = append(r.Holds, input.GetHold())
 	}
 	return r, flush(to)
 }
@@ -283,7 +290,7 @@ func (c *customer) submit(ctx context.Context, e *errand) error {
 }
 
 func (c *customer) submitOnce(ctx context.Context, e *errand) error {
-	s := &counter{world: c.world, blobs: make(map[int]*wire.Blob)}
+	s := &counter{world: c.world, blobs: make(map[int]*wire.Input)}
 	for tries := 0; ; tries++ {
 		err := c.world.insist(ctx, func(ctx context.Context, m *machine) error {
 			inputs, err := s.append(ctx, m, e, 0, e.first)
@@ -329,7 +336,7 @@ func (c *customer) feed(ctx context.Context, e *errand) error {
 	if e.first == len(e.inputs) {
 		return nil
 	}
-	s := &counter{world: c.world, blobs: make(map[int]*wire.Blob)}
+	s := &counter{world: c.world, blobs: make(map[int]*wire.Input)}
 	for tries := 0; ; tries++ {
 		err := c.world.insist(ctx, func(ctx context.Context, m *machine) error {
 			r, err := s.append(ctx, m, e, e.first, len(e.inputs))
@@ -394,9 +401,9 @@ func (c *customer) retry(ctx context.Context, e *errand, job *wire.Job) error {
 // remove forgets a job that has ended; its ID may be used again if no call that
 // was given up can end the next one.
 func (c *customer) remove(ctx context.Context, e *errand, acknowledge bool) error {
-	e.turn.Lock()
+	e.turn <- struct{}{}
 	e.gone = true
-	e.turn.Unlock()
+	<-e.turn
 	c.world.forget(e)
 	err := c.world.purge(ctx, &wire.RemoveJobRequest{JobId: string(e.id), Acknowledge: acknowledge, CreatedAtMs: e.created.Load()})
 	if err != nil {

@@ -45,7 +45,6 @@ type member struct {
 	worker  *worker.Worker
 	lead    atomic.Pointer[coordinator.Coordinator]
 	changed chan struct{} // cap 1
-	atOpen  uint64        // the end of the log when it was opened
 
 	ctx   context.Context // ends when the process is dead
 	die   context.CancelFunc
@@ -83,7 +82,6 @@ func startMember(m *machine) (*member, error) {
 	}
 	replica := p.group.Replica()
 	m.replica.Store(&replica)
-	p.atOpen = p.group.Status().Last
 	p.opened.Store(p.group)
 	p.worker, err = worker.New(worker.Config{
 		Link: p.dialer.link(p.dial), Slots: m.slots, Sandbox: m.sandbox(), Dir: m.dir,
@@ -136,7 +134,12 @@ func (p *member) exchangeConfig(store *blob.Store) blob.Config {
 		FreeSpace:    func() (uint64, error) { return cmp.Or(p.machine.free.Load(), 1<<40), nil },
 		Current: func() bool {
 			g := p.opened.Load()
-			return g != nil && g.Status().Applied >= p.atOpen
+			if g == nil {
+				return false
+			}
+			founded := false
+			g.Read(func(s *state.State) { founded = s.Founded() })
+			return founded && g.Current()
 		},
 	}
 }

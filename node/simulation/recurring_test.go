@@ -313,8 +313,8 @@ func (w *recurring) inspect(ctx context.Context, random *rand.Rand) {
 
 // readKept reads a job that has ended once more, unless it is removed.
 func (w *recurring) readKept(ctx context.Context, by *machine, e *errand) {
-	e.turn.RLock()
-	defer e.turn.RUnlock()
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
 	if e.gone {
 		return
 	}
