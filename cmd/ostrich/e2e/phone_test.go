@@ -15,7 +15,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// phone is a Chromium on a machine of a LAN, with one page open.
+// phone is a Chromium, on a machine of a LAN or on this one, with one page open.
 type phone struct {
 	t       *testing.T
 	browser context.Context
@@ -25,26 +25,30 @@ type phone struct {
 // pipe, since its loopback is another one.
 func (l *lan) phone(machine int) *phone {
 	l.t.Helper()
-	path := chromium(l.t)
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
 		skipNamespace(l.t, err.Error())
 	}
-	enter := chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
+	return newPhone(l.t, chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) {
 		cmd.Args = append([]string{nsenter, "--net=/run/netns/" + l.machine(machine), cmd.Path}, cmd.Args[1:]...)
 		cmd.Path = nsenter
-	})
+	}))
+}
+
+// newPhone starts a Chromium.
+func newPhone(t *testing.T, more ...chromedp.ExecAllocatorOption) *phone {
+	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(folder(l.t)),
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), enter)
-	allocator, cancel := chromedp.NewExecAllocator(l.t.Context(), options...)
-	l.t.Cleanup(cancel)
+		chromedp.ExecPath(chromium(t)), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(folder(t)),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true))
+	allocator, cancel := chromedp.NewExecAllocator(t.Context(), append(options, more...)...)
+	t.Cleanup(cancel)
 	browser, cancel := chromedp.NewContext(allocator)
-	l.t.Cleanup(cancel)
+	t.Cleanup(cancel)
 	if err := chromedp.Do(browser); err != nil {
-		l.t.Fatalf("starting Chromium: %v", err)
+		t.Fatalf("starting Chromium: %v", err)
 	}
-	return &phone{l.t, browser}
+	return &phone{t, browser}
 }
 
 // chromium is the path of a browser. Where there is none the test is skipped,
@@ -59,7 +63,7 @@ func chromium(t *testing.T) string {
 	if os.Getenv("CI") != "" {
 		t.Fatal("there is no Chromium: .ci/run installs it")
 	}
-	t.Skip("SKIPPED: there is no Chromium here, so that a phone computes on a LAN is NOT proven by this run; apt-get install chromium")
+	t.Skip("SKIPPED: there is no Chromium here, so that a browser computes is NOT proven by this run; apt-get install chromium")
 	return ""
 }
 

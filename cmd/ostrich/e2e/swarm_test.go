@@ -35,7 +35,8 @@ type (
 			Public  string   `json:"public"`
 			Control string   `json:"control"`
 		} `json:"addresses"`
-		BytesStored uint64 `json:"bytesStored"`
+		BytesStored  uint64 `json:"bytesStored"`
+		PagesMissing uint64 `json:"pagesMissing"`
 	}
 	device struct {
 		ID                  string `json:"id"`
