@@ -30,10 +30,14 @@ func (c *Coordinator) packResults(ctx context.Context, id wire.JobID) error {
 	hold := wire.NewHoldID()
 	hash, err := c.cfg.Pages.PutReserved(ctx, hold, page)
 	if err != nil {
+		c.useless.add(hold)
 		return err
 	}
 	_, err = c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Holds: [][]byte{hold[:]}, Kind: &wire.Op_PackResults{PackResults: &wire.PackResults{
 		JobId: string(id), FirstBatch: uint32(first), Batches: uint32(n), Page: hash[:],
 	}}})
+	if err != nil {
+		c.useless.add(hold)
+	}
 	return err
 }

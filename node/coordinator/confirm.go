@@ -66,7 +66,7 @@ func (f *confirmer) rouse() {
 
 // confirm has the pages of a result looked for. The caller holds the mutex.
 func (c *Coordinator) confirm(q *jobQueue, r received) {
-	r.hold = wire.NewHoldID()
+	r.holds = []wire.HoldID{wire.NewHoldID()}
 	f := c.confirmers[r.device]
 	if f == nil {
 		f = &confirmer{wake: make(chan struct{}, 1)}
@@ -149,10 +149,20 @@ func (c *Coordinator) takeUnconfirmed(id wire.DeviceID, f *confirmer, now time.T
 // dismiss answers a result that nobody wants any more. The caller holds the
 // mutex.
 func (c *Coordinator) dismiss(u *unconfirmed) {
+	c.takeHolds(u)
+	c.useless.add(u.holds...)
 	c.pay(u.device, u.size)
 	u.queue.forget(u.result.GetIndex())
 	if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
 		c.acknowledge(d, u.attempt, []uint32{u.result.GetIndex()})
+	}
+}
+
+// takeHolds adds the holds that its pages have since they were written to those of a
+// result. The caller holds the mutex.
+func (c *Coordinator) takeHolds(u *unconfirmed) {
+	if d := c.devices[u.device]; d != nil {
+		u.holds = append(u.holds, d.staged.takeHolds(u.result.GetOutputBlob().GetPages())...)
 	}
 }
 
@@ -165,7 +175,7 @@ func (c *Coordinator) lookForPages(ctx context.Context, u *unconfirmed) error {
 	for i, b := range names {
 		pages[i] = wire.Hash(b) // their lengths were checked
 	}
-	return c.cfg.Pages.Hold(ctx, u.hold, stagedHold(u.device), pages)
+	return c.cfg.Pages.Hold(ctx, u.holds[0], pages)
 }
 
 // judgePages does what follows from a look. The caller holds the mutex.
@@ -173,6 +183,7 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 	now := time.Now()
 	switch {
 	case err == nil:
+		c.takeHolds(u)
 		u.queue.recorder.queue = append(u.queue.recorder.queue, u.received)
 		c.startRecorder(u.queue)
 		return
@@ -199,6 +210,9 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 func (c *Coordinator) giveUp(u *unconfirmed) {
 	q, index := u.queue, u.result.GetIndex()
 	u.result.Status, u.result.Failure = wire.TaskStatus_TASK_STATUS_FAILED, wire.FailureKind_FAILURE_KIND_INTERNAL
+	c.takeHolds(u)
+	c.useless.add(u.holds...)
+	u.holds = nil
 	u.result.Error, u.result.OutputBlob = "its output was lost on the way", nil
 	if c.tryElsewhere(u.device, q, index) {
 		c.pay(u.device, u.size)
@@ -207,7 +221,6 @@ func (c *Coordinator) giveUp(u *unconfirmed) {
 		}
 		return
 	}
-	u.hold = wire.HoldID{}
 	q.recorder.queue = append(q.recorder.queue, u.received)
 	c.startRecorder(q)
 }

@@ -74,9 +74,9 @@ type Pages interface {
 	// disks: results give the space of inputs back.
 	PutReserved(ctx context.Context, hold wire.HoldID, data []byte) (wire.Hash, error)
 	// Hold returns nil when a quorum of the voters keep pages that were put
-	// before for the command that the hold is of, and no longer for another one.
-	// CODE_NOT_FOUND: some page is on none of most of the voters.
-	Hold(ctx context.Context, hold, instead wire.HoldID, pages []wire.Hash) error
+	// before for the command that the hold is of. CODE_NOT_FOUND: some page is on
+	// none of most of the voters.
+	Hold(ctx context.Context, hold wire.HoldID, pages []wire.Hash) error
 	// Get returns a page, from another member if need be. The caller must not
 	// change it.
 	Get(ctx context.Context, hash wire.Hash) ([]byte, error)
@@ -128,6 +128,7 @@ type Coordinator struct {
 	// confirmers are at work on results that name pages, by device.
 	confirmers map[wire.DeviceID]*confirmer
 	staging    staging
+	useless    useless
 	started    time.Time
 	done       doneRate
 	ended      bool
@@ -227,8 +228,17 @@ func (c *Coordinator) wake() {
 }
 
 // propose commits an operation on behalf of actor. If it names pages, most of the
-// voters have said that they keep them, under the holds that it carries.
+// voters have said that they keep them, under the holds that it carries. Holds
+// that are of no use any more ride along, and end with it.
 func (c *Coordinator) propose(ctx context.Context, actor wire.DeviceID, op *wire.Op) (state.OpResult, error) {
 	op.Actor = string(actor)
-	return c.cfg.Group.Propose(ctx, c.term, op)
+	useless := c.useless.take()
+	for _, id := range useless {
+		op.Holds = append(op.Holds, id[:])
+	}
+	result, err := c.cfg.Group.Propose(ctx, c.term, op)
+	if err != nil {
+		c.useless.add(useless...)
+	}
+	return result, err
 }

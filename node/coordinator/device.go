@@ -67,13 +67,13 @@ type device struct {
 	expelled bool
 }
 
-func newDevice(conn *session.Conn, hello *wire.Hello, all *staging) *device {
+func newDevice(conn *session.Conn, hello *wire.Hello, all *staging, u *useless) *device {
 	return &device{
 		id:       wire.DeviceID(hello.GetDeviceId()),
 		slots:    int(hello.GetSlots()),
 		conn:     conn,
 		grants:   make(chan *lease, maxGrants),
-		staged:   stagedPages{all: all},
+		staged:   stagedPages{all: all, useless: u},
 		slowed:   make(chan struct{}, 1),
 		profile:  hello.GetProfile(),
 		leases:   make(map[*lease]struct{}),

@@ -127,7 +127,7 @@ func (p *memoryPages) PutReserved(_ context.Context, _ wire.HoldID, data []byte)
 	return h, nil
 }
 
-func (p *memoryPages) Hold(ctx context.Context, _, _ wire.HoldID, pages []wire.Hash) error {
+func (p *memoryPages) Hold(ctx context.Context, _ wire.HoldID, pages []wire.Hash) error {
 	p.mu.Lock()
 	away := p.away
 	p.mu.Unlock()

@@ -34,7 +34,7 @@ func (c *Coordinator) housekeep(ctx context.Context) error {
 			c.recordProfiles(ctx)
 			nextPresence = now.Add(heartbeatEvery)
 		}
-		if now.After(nextSweep) || c.sweepDue(now) {
+		if now.After(nextSweep) || c.sweepDue(now) || c.useless.many() {
 			c.sweep(ctx)
 			nextSweep = now.Add(sweepEvery)
 		}

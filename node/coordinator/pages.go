@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/flate"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"slices"
 	"sync"
@@ -27,7 +26,49 @@ const (
 	stagedFor = 30 * time.Second
 	// maxStored bounds the pages remembered as just stored.
 	maxStored = 64
+	// maxStagedHolds bounds the holds that a session's pages have before results
+	// name them.
+	maxStagedHolds = 16 << 10
 )
+
+// useless are holds of what was put and is not going to be named: of a task that
+// was cancelled, a session that ended, a command that was never written.
+type useless struct {
+	mu  sync.Mutex
+	ids []wire.HoldID
+}
+
+const (
+	// maxUseless bounds those that are remembered; others end by themselves in
+	// time. maxRiding is how many ride on one operation, and manyUseless how many
+	// are worth one.
+	maxUseless  = 1 << 16
+	maxRiding   = 1024
+	manyUseless = 64
+)
+
+func (u *useless) add(ids ...wire.HoldID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ids = append(u.ids, ids[:min(len(ids), maxUseless-len(u.ids))]...)
+}
+
+func (u *useless) take() []wire.HoldID {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := min(len(u.ids), maxRiding)
+	taken := u.ids[:n:n]
+	if u.ids = u.ids[n:]; len(u.ids) == 0 {
+		u.ids = nil
+	}
+	return taken
+}
+
+func (u *useless) many() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.ids) >= manyUseless
+}
 
 // staging is the bytes of pages that are being written, of all sessions.
 type staging struct{ bytes atomic.Int64 }
@@ -47,13 +88,24 @@ func (s *staging) give(size int) { s.bytes.Add(-int64(size)) }
 // come again are stored again: they may be gone by then. Whether a page is there
 // is asked when a result names it (see confirmer).
 type stagedPages struct {
-	all *staging
+	all     *staging
+	useless *useless
 
 	mu      sync.Mutex
 	partial map[wire.Hash]*staged
 	// stored are pages that were stored a moment ago: who wrote the same bytes
 	// side by side need not begin again.
 	stored map[wire.Hash]time.Time
+	// holds are those of pages that were stored and that no result has named yet.
+	holds map[wire.Hash][]stagedHold
+	held  int
+}
+
+// stagedHold is the hold of a page from the writing to the result that names it.
+type stagedHold struct {
+	id      wire.HoldID
+	attempt *wire.Attempt
+	index   uint32
 }
 
 // staged is a page that is being written. Several writers may bring the same
@@ -156,15 +208,71 @@ func (s *stagedPages) forgetIf(meant func(*staged) bool) {
 // cancel forgets what was written for tasks of a lease, all of them if indexes
 // is nil.
 func (s *stagedPages) cancel(attempt *wire.Attempt, indexes []uint32) {
-	s.forgetIf(func(p *staged) bool {
-		return proto.Equal(p.attempt, attempt) && (indexes == nil || slices.Contains(indexes, p.index))
-	})
+	meant := func(a *wire.Attempt, index uint32) bool {
+		return proto.Equal(a, attempt) && (indexes == nil || slices.Contains(indexes, index))
+	}
+	s.forgetIf(func(p *staged) bool { return meant(p.attempt, p.index) })
+	s.unhold(func(h stagedHold) bool { return meant(h.attempt, h.index) })
 }
 
-// finish notes what became of a whole page.
-func (s *stagedPages) finish(hash wire.Hash, p *staged, err error) {
+// end forgets all: the session has ended.
+func (s *stagedPages) end() {
+	s.forgetIf(func(*staged) bool { return true })
+	s.unhold(func(stagedHold) bool { return true })
+}
+
+// unhold makes holds useless.
+func (s *stagedPages) unhold(meant func(stagedHold) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for hash, all := range s.holds {
+		s.holds[hash] = slices.DeleteFunc(all, func(h stagedHold) bool {
+			if !meant(h) {
+				return false
+			}
+			s.useless.add(h.id)
+			s.held--
+			return true
+		})
+		if len(s.holds[hash]) == 0 {
+			delete(s.holds, hash)
+		}
+	}
+}
+
+// takeHolds returns a hold of each page that has one, for the result that names
+// them.
+func (s *stagedPages) takeHolds(pages [][]byte) (taken []wire.HoldID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, b := range pages {
+		hash := wire.Hash(b)
+		all := s.holds[hash]
+		if len(all) == 0 {
+			continue
+		}
+		taken = append(taken, all[0].id)
+		s.held--
+		if s.holds[hash] = all[1:]; len(all) == 1 {
+			delete(s.holds, hash)
+		}
+	}
+	return taken
+}
+
+// finish notes what became of a whole page, which was put under id.
+func (s *stagedPages) finish(hash wire.Hash, p *staged, id wire.HoldID, err error) {
 	s.mu.Lock()
 	s.forget(hash)
+	if err != nil || s.held >= maxStagedHolds {
+		s.useless.add(id)
+	} else {
+		if s.holds == nil {
+			s.holds = make(map[wire.Hash][]stagedHold)
+		}
+		s.holds[hash] = append(s.holds[hash], stagedHold{id, p.attempt, p.index})
+		s.held++
+	}
 	if err == nil {
 		if s.stored == nil || len(s.stored) >= maxStored {
 			s.stored = make(map[wire.Hash]time.Time)
@@ -194,7 +302,8 @@ func (a asker) writePage(ctx context.Context, r *wire.WritePageRequest) (*wire.W
 		return &wire.WritePageResponse{}, err
 	}
 	if first {
-		a.device.staged.finish(hash, p, a.storePage(ctx, hash, p.page))
+		id := wire.NewHoldID()
+		a.device.staged.finish(hash, p, id, a.storePage(ctx, id, hash, p.page))
 	}
 	select {
 	case <-p.done:
@@ -204,19 +313,12 @@ func (a asker) writePage(ctx context.Context, r *wire.WritePageRequest) (*wire.W
 	}
 }
 
-func (a asker) storePage(ctx context.Context, hash wire.Hash, page []byte) error {
+func (a asker) storePage(ctx context.Context, id wire.HoldID, hash wire.Hash, page []byte) error {
 	if wire.HashOf(page) != hash {
 		return wire.Errorf(wire.Code_CODE_INVALID, "page %v arrived damaged", hash)
 	}
-	_, err := a.c.cfg.Pages.PutReserved(ctx, stagedHold(a.id), page)
+	_, err := a.c.cfg.Pages.PutReserved(ctx, id, page)
 	return err
-}
-
-// stagedHold is the hold of the pages that a device writes, from the writing to
-// the result that names them: every coordinator knows it.
-func stagedHold(id wire.DeviceID) wire.HoldID {
-	sum := sha256.Sum256([]byte("ostrich staged pages\n" + id))
-	return wire.HoldID(sum[:16])
 }
 
 // readPage answers with a range of a page. Whoever can name a page was told of

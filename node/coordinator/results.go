@@ -53,9 +53,8 @@ type received struct {
 	attempt *wire.Attempt
 	result  *wire.TaskResult
 	size    int // of the result, in bytes
-	// hold keeps the pages of its output until it is recorded; the zero value if
-	// there are none.
-	hold wire.HoldID
+	// holds keep the pages of its output until it is recorded.
+	holds []wire.HoldID
 }
 
 // receive takes results from a device. Those it was leased wait to be recorded;
@@ -271,18 +270,23 @@ func (c *Coordinator) takeBatch(q *jobQueue) []received {
 
 // commit records a batch: its bytes on a quorum, then the fact in the log.
 func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received) error {
-	op, err := c.completion(ctx, q, batch)
+	op, packed, err := c.completion(ctx, q, batch)
 	if err != nil {
 		return err
 	}
 	result, err := c.propose(ctx, c.cfg.Identity.ID, op)
+	if err != nil {
+		c.useless.add(packed...) // the next try has a hold of its own
+	}
 	switch wire.CodeOf(err) {
 	case wire.Code_CODE_UNSPECIFIED:
 	case wire.Code_CODE_NOT_FOUND, wire.Code_CODE_PRECONDITION: // the job is gone
 		result.Verdicts = nil
+		c.releaseBatch(batch)
 	case wire.Code_CODE_INVALID: // trying again would change nothing
 		c.cfg.Log.Error("results were refused; their tasks run again", "job", q.id, "results", len(batch), "err", err)
 		result.Verdicts = slices.Repeat([]state.Verdict{state.Retry}, len(batch))
+		c.releaseBatch(batch)
 	default:
 		return err
 	}
@@ -291,20 +295,27 @@ func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received)
 	return nil
 }
 
+// releaseBatch gives the outputs of results up that were refused.
+func (c *Coordinator) releaseBatch(batch []received) {
+	for _, r := range batch {
+		c.useless.add(r.holds...)
+	}
+}
+
 // completion encodes a batch, its bytes in a page if they are too many to
-// travel in the command.
-func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []received) (*wire.Op, error) {
+// travel in the command; packed is the hold of that page.
+func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []received) (out *wire.Op, packed []wire.HoldID, err error) {
 	var holds [][]byte
 	op := &wire.CompleteTasks{JobId: string(q.id), Results: &wire.Segment{Count: uint32(len(batch))}}
 	items := make([][]byte, len(batch))
 	devices := make(map[wire.DeviceID]uint32)
 	for i, r := range batch {
-		if r.hold != (wire.HoldID{}) {
-			holds = append(holds, r.hold[:])
+		for _, id := range r.holds {
+			holds = append(holds, id[:])
 		}
 		item, err := proto.Marshal(r.result)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		items[i] = item
 		place, ok := devices[r.device]
@@ -322,18 +333,18 @@ func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []recei
 	c.mu.Lock()
 	op.LeasedBelow = q.cursor
 	c.mu.Unlock()
-	packed := wire.EncodePack(items)
-	if len(packed) <= wire.MaxInline {
-		op.Results.Inline = packed
+	if pack := wire.EncodePack(items); len(pack) <= wire.MaxInline {
+		op.Results.Inline = pack
 	} else {
 		hold := wire.NewHoldID()
-		hash, err := c.cfg.Pages.PutReserved(ctx, hold, packed)
+		hash, err := c.cfg.Pages.PutReserved(ctx, hold, pack)
 		if err != nil {
-			return nil, err
+			c.useless.add(hold)
+			return nil, nil, err
 		}
-		op.Results.Page, holds = hash[:], append(holds, hold[:])
+		op.Results.Page, holds, packed = hash[:], append(holds, hold[:]), []wire.HoldID{hold}
 	}
-	return &wire.Op{Holds: holds, Kind: &wire.Op_CompleteTasks{CompleteTasks: op}}, nil
+	return &wire.Op{Holds: holds, Kind: &wire.Op_CompleteTasks{CompleteTasks: op}}, packed, nil
 }
 
 // outcome says what a result means for its task.

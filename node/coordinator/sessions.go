@@ -42,7 +42,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 		}
 		return err
 	}
-	d := newDevice(conn, hello, &c.staging)
+	d := newDevice(conn, hello, &c.staging, &c.useless)
 	if bye := c.connect(d, hello.GetLeases()); bye != nil {
 		return conn.Close(bye.GetReason(), bye.GetRedial())
 	}
@@ -61,7 +61,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	})
 	work.Go(func() error { c.welcomeDevice(workCtx, d); return nil })
 	err = work.Wait()
-	d.staged.forgetIf(func(*staged) bool { return true })
+	d.staged.end()
 	c.disconnect(d, err)
 	return err
 }

@@ -212,15 +212,12 @@ func (x *Exchange) holdPage(id wire.HoldID, h wire.Hash) {
 	}
 }
 
-// keepHeld has the pages that are here stay for id, instead of for another hold,
-// and returns the places of those that are not.
-func (x *Exchange) keepHeld(id, instead wire.HoldID, pages []wire.Hash) (lacking []uint32) {
+// keepHeld has the pages that are here stay for id, and returns the places of those
+// that are not.
+func (x *Exchange) keepHeld(id wire.HoldID, pages []wire.Hash) (lacking []uint32) {
 	for i, h := range pages {
 		known := x.holds.has(h) || x.cfg.Names(h)
-		here, err := x.cfg.Store.rely(h, known, func() {
-			x.holdPage(id, h)
-			x.holds.drop(instead, h)
-		})
+		here, err := x.cfg.Store.rely(h, known, func() { x.holdPage(id, h) })
 		if err != nil {
 			x.cfg.Log.Error("a page that a command is to name cannot be kept", "page", h, "error", err)
 		}

@@ -16,26 +16,25 @@ import (
 const stragglers = 250 * time.Millisecond
 
 // Hold has most of the voters keep pages that were put before, for the command
-// that id is of, which is about to name them; a hold that was kept instead ends
-// for these pages (the zero value is none). Where too few have a page that
+// that id is of, which is about to name them. Where too few have a page that
 // another has, it is put on them. It returns nil when most of the voters keep
 // each of the pages. Errors: ErrMissing in the chain (CODE_NOT_FOUND) when most
 // of the voters have answered and none of them has some page; CODE_UNAVAILABLE
 // when too few answered before ctx ended; otherwise those of PutReserved.
-func (x *Exchange) Hold(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) error {
+func (x *Exchange) Hold(ctx context.Context, id wire.HoldID, pages []wire.Hash) error {
 	pages = slices.Clone(pages)
 	slices.SortFunc(pages, func(a, b wire.Hash) int { return slices.Compare(a[:], b[:]) })
 	pages = slices.Compact(pages)
 	for chunk := range slices.Chunk(pages, maxHeldPages) {
-		if err := x.holdChunk(ctx, id, instead, chunk); err != nil {
+		if err := x.holdChunk(ctx, id, chunk); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *Exchange) holdChunk(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) error {
-	count := x.countHolders(ctx, id, instead, pages)
+func (x *Exchange) holdChunk(ctx context.Context, id wire.HoldID, pages []wire.Hash) error {
+	count := x.countHolders(ctx, id, pages)
 	if count.answered < count.need {
 		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "%d of %d voters said whether they have what is to be recorded, and %d are needed",
 			count.answered, count.voters, count.need)
@@ -100,7 +99,7 @@ type kept struct {
 
 // countHolders asks the voters, until enough have said yes, all have answered, or
 // most have, some of them for each page, and the others take long.
-func (x *Exchange) countHolders(ctx context.Context, id, instead wire.HoldID, pages []wire.Hash) holders {
+func (x *Exchange) countHolders(ctx context.Context, id wire.HoldID, pages []wire.Hash) holders {
 	voters := x.cfg.Voters()
 	count := holders{have: make([]int, len(pages)), voters: len(voters), need: len(voters)/2 + 1}
 	undecided, decide := context.WithCancel(ctx)
@@ -108,11 +107,11 @@ func (x *Exchange) countHolders(ctx context.Context, id, instead wire.HoldID, pa
 	answers := make(chan kept, len(voters))
 	for _, voter := range voters {
 		if voter != x.cfg.Self {
-			x.askToHold(undecided, voter, holdCall{id, instead, pages}, answers)
+			x.askToHold(undecided, voter, holdCall{id, pages}, answers)
 		}
 	}
 	if slices.Contains(voters, x.cfg.Self) {
-		answers <- kept{lacking: x.keepHeld(id, instead, pages)}
+		answers <- kept{lacking: x.keepHeld(id, pages)}
 	}
 	var late <-chan time.Time
 	for open := len(voters); open > 0 && !(count.answered >= count.need && count.enough()); open-- {
@@ -140,8 +139,8 @@ func (x *Exchange) countHolders(ctx context.Context, id, instead wire.HoldID, pa
 }
 
 type holdCall struct {
-	id, instead wire.HoldID
-	pages       []wire.Hash
+	id    wire.HoldID
+	pages []wire.Hash
 }
 
 // askToHold asks a voter, in the background, and again while it does not answer
@@ -149,7 +148,7 @@ type holdCall struct {
 func (x *Exchange) askToHold(undecided context.Context, voter wire.DeviceID, call holdCall, answers chan<- kept) {
 	p := x.peer(voter)
 	started := x.start(func() {
-		lacking, err := x.holdOn(undecided, p, call, p.call)
+		lacking, err := x.holdOn(x.ctx, p, call, p.call)
 		for err != nil && pause(undecided, firstPause) {
 			lacking, err = x.holdOn(undecided, p, call, p.insist)
 		}
@@ -165,7 +164,7 @@ func (x *Exchange) askToHold(undecided context.Context, voter wire.DeviceID, cal
 func (x *Exchange) holdOn(ctx context.Context, p *peer, c holdCall, call callFunc) (lacking []uint32, err error) {
 	var refusal error
 	err = call(ctx, p.gets, func(conn net.Conn) (err error) {
-		lacking, refusal, err = holdOver(conn, c.id, c.instead, c.pages)
+		lacking, refusal, err = holdOver(conn, c.id, c.pages)
 		return err
 	})
 	if err != nil || refusal == nil {

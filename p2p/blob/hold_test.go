@@ -46,7 +46,7 @@ func TestAHoldNeedsMostOfTheVoters(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 				defer cancel()
 				id := wire.NewHoldID()
-				err := c.nodes[0].Hold(ctx, id, wire.HoldID{}, []wire.Hash{h, h})
+				err := c.nodes[0].Hold(ctx, id, []wire.Hash{h, h})
 				if got := wire.CodeOf(err); got != test.want {
 					t.Fatalf("held: %v, want code %v", err, test.want)
 				}
@@ -82,7 +82,7 @@ func TestAHoldOfManyPagesNamesWhatIsMissing(t *testing.T) {
 	}
 	c.setNamed(true, pages...) // as a program's pages are
 	id := wire.NewHoldID()
-	if err := c.nodes[0].Hold(t.Context(), id, wire.HoldID{}, pages); err != nil {
+	if err := c.nodes[0].Hold(t.Context(), id, pages); err != nil {
 		t.Fatal(err)
 	}
 	for _, h := range pages {
@@ -90,30 +90,8 @@ func TestAHoldOfManyPagesNamesWhatIsMissing(t *testing.T) {
 			t.Fatalf("page %v is not kept by who had it", h)
 		}
 	}
-	if err := c.nodes[0].Hold(t.Context(), id, wire.HoldID{}, append(pages, wire.Hash{1})); !errors.Is(err, ErrMissing) {
+	if err := c.nodes[0].Hold(t.Context(), id, append(pages, wire.Hash{1})); !errors.Is(err, ErrMissing) {
 		t.Errorf("with a page that nobody has: %v", err)
-	}
-}
-
-// What a hold takes the place of ends for its pages, and for no others.
-func TestAHoldTakesThePlaceOfAnother(t *testing.T) {
-	c := newCluster(t, 1, 1)
-	n := c.nodes[0]
-	staged, id := wire.HoldID{1}, wire.HoldID{2}
-	var pages []wire.Hash
-	for range 2 {
-		h, err := n.Put(t.Context(), staged, randomPage(10))
-		if err != nil {
-			t.Fatal(err)
-		}
-		pages = append(pages, h)
-	}
-	if err := n.Hold(t.Context(), id, staged, pages[:1]); err != nil {
-		t.Fatal(err)
-	}
-	n.Pages(nil, nil, []wire.HoldID{id})
-	if n.holds.has(pages[0]) || !n.holds.has(pages[1]) {
-		t.Errorf("kept: %v, %v; want the second only", n.holds.has(pages[0]), n.holds.has(pages[1]))
 	}
 }
 
@@ -128,7 +106,7 @@ func TestAHoldOfADamagedPageMendsIt(t *testing.T) {
 	if err := os.WriteFile(c.nodes[1].store.path(h), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.nodes[0].Hold(t.Context(), wire.NewHoldID(), wire.HoldID{}, []wire.Hash{h}); err != nil {
+	if err := c.nodes[0].Hold(t.Context(), wire.NewHoldID(), []wire.Hash{h}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := c.nodes[1].store.Get(h); err != nil || !bytes.Equal(got, data) {

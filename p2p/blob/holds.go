@@ -115,14 +115,6 @@ func (s *holds) end(id wire.HoldID) (free []wire.Hash) {
 	return free
 }
 
-// drop takes back what id has to do with one page.
-func (s *holds) drop(id wire.HoldID, h wire.Hash) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.remove(id, h)
-	s.unlist(id, h)
-}
-
 // remove takes a reason from a page and reports whether it was the last.
 func (s *holds) remove(id wire.HoldID, h wire.Hash) (last bool) {
 	i := slices.IndexFunc(s.pages[h], func(x held) bool { return x.by == id })

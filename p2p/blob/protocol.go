@@ -38,11 +38,8 @@ func putOver(conn net.Conn, pg page) (answer, err error) {
 
 // holdOver has the other end keep pages that it has. lacking are the places of
 // those that it has not.
-func holdOver(conn net.Conn, id, instead wire.HoldID, pages []wire.Hash) (lacking []uint32, answer, err error) {
+func holdOver(conn net.Conn, id wire.HoldID, pages []wire.Hash) (lacking []uint32, answer, err error) {
 	hold := &wire.PageHold{Hold: id[:], Hashes: make([][]byte, len(pages))}
-	if instead != (wire.HoldID{}) {
-		hold.Instead = instead[:]
-	}
 	for i := range pages {
 		hold.Hashes[i] = pages[i][:]
 	}

@@ -156,7 +156,7 @@ func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 		{"put again here", func(c *cluster, _ *node) { put(c, 0) }, true},
 		{"put again by another", func(c *cluster, _ *node) { put(c, 1) }, true},
 		{"kept again by another", func(c *cluster, _ *node) {
-			if err := c.nodes[1].Hold(c.ctx, again, wire.HoldID{}, []wire.Hash{h}); err != nil {
+			if err := c.nodes[1].Hold(c.ctx, again, []wire.Hash{h}); err != nil {
 				c.t.Error(err)
 			}
 		}, true},

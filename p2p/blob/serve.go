@@ -132,10 +132,6 @@ func (x *Exchange) serveHold(conn net.Conn, hold *wire.PageHold) error {
 	if err != nil || id == (wire.HoldID{}) {
 		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold without an ID"))
 	}
-	instead, err := wire.HoldIDFromBytes(hold.GetInstead())
-	if err != nil {
-		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold: %v", err))
-	}
 	pages := make([]wire.Hash, 0, min(len(hold.GetHashes()), maxHeldPages))
 	for _, b := range hold.GetHashes() {
 		h, err := wire.HashFromBytes(b)
@@ -144,7 +140,7 @@ func (x *Exchange) serveHold(conn net.Conn, hold *wire.PageHold) error {
 		}
 		pages = append(pages, h)
 	}
-	return wire.WriteMessage(conn, maxHoldReply, &wire.PageReply{Lacking: x.keepHeld(id, instead, pages)})
+	return wire.WriteMessage(conn, maxHoldReply, &wire.PageReply{Lacking: x.keepHeld(id, pages)})
 }
 
 // serveGet answers from memory or disk. It does not fill the memory: a member

@@ -306,9 +306,7 @@ type PageHold struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Hold  []byte                 `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
 	// At most 1,024.
-	Hashes [][]byte `protobuf:"bytes,2,rep,name=hashes,proto3" json:"hashes,omitempty"`
-	// A hold that these pages no longer need; may be empty.
-	Instead       []byte `protobuf:"bytes,3,opt,name=instead,proto3" json:"instead,omitempty"`
+	Hashes        [][]byte `protobuf:"bytes,2,rep,name=hashes,proto3" json:"hashes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -353,13 +351,6 @@ func (x *PageHold) GetHold() []byte {
 func (x *PageHold) GetHashes() [][]byte {
 	if x != nil {
 		return x.Hashes
-	}
-	return nil
-}
-
-func (x *PageHold) GetInstead() []byte {
-	if x != nil {
-		return x.Instead
 	}
 	return nil
 }
@@ -869,11 +860,10 @@ const file_p2p_wire_peer_proto_rawDesc = "" +
 	"\aPagePut\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x12\n" +
-	"\x04hold\x18\x03 \x01(\fR\x04hold\"P\n" +
+	"\x04hold\x18\x03 \x01(\fR\x04hold\"6\n" +
 	"\bPageHold\x12\x12\n" +
 	"\x04hold\x18\x01 \x01(\fR\x04hold\x12\x16\n" +
-	"\x06hashes\x18\x02 \x03(\fR\x06hashes\x12\x18\n" +
-	"\ainstead\x18\x03 \x01(\fR\ainstead\"\x1d\n" +
+	"\x06hashes\x18\x02 \x03(\fR\x06hashes\"\x1d\n" +
 	"\aPageGet\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\fR\x04hash\"b\n" +
 	"\tPageReply\x12'\n" +
