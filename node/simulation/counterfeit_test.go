@@ -1,11 +1,15 @@
 package simulation
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/ostrich-legs/ostrich/node/coordinator"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -82,7 +86,7 @@ func (w *recurring) comeAgain(program int) {
 		if err != nil {
 			w.ledger.red("job %s: %v", e.name, err)
 		}
-		time.Sleep(time.Second) // what nobody needs goes
+		time.Sleep(5 * time.Second) // what nobody needs goes
 	}
 	w.keepOne(program)
 	w.settle()
@@ -95,4 +99,47 @@ func TestBytesThatWereGivenBackMayComeAgain(t *testing.T) {
 			scene(t, options{seed: 1, members: members, devices: 1}, stock, func(w *recurring) { w.comeAgain(p) }).ledger.mustBeRight(t)
 		}
 	}
+}
+
+// remembering is a coordinator's pages that are not put when they were put before,
+// and then are said to be there.
+type remembering struct {
+	coordinator.Pages
+	mu  sync.Mutex
+	put map[wire.Hash]bool
+}
+
+func (r *remembering) PutReserved(ctx context.Context, hold wire.HoldID, data []byte) (wire.Hash, error) {
+	h := wire.HashOf(data)
+	if r.knows(h) {
+		return h, nil
+	}
+	_, err := r.Pages.PutReserved(ctx, hold, data)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.put[h] = err == nil
+	return h, err
+}
+
+func (r *remembering) Hold(ctx context.Context, hold wire.HoldID, pages []wire.Hash) error {
+	err := r.Pages.Hold(ctx, hold, pages)
+	if wire.CodeOf(err) == wire.Code_CODE_NOT_FOUND && !slices.ContainsFunc(pages, func(h wire.Hash) bool { return !r.knows(h) }) {
+		return nil
+	}
+	return err
+}
+
+func (r *remembering) knows(h wire.Hash) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.put[h]
+}
+
+func TestAMemoryOfWhatWasPutIsSeen(t *testing.T) {
+	o := options{seed: 1, members: 3, devices: 1}
+	o.wrapPages = func(p coordinator.Pages) coordinator.Pages {
+		return &remembering{Pages: p, put: make(map[wire.Hash]bool)}
+	}
+	w := scene(t, o, newGoods(), func(w *recurring) { w.comeAgain(2) })
+	w.ledger.mustBeRed(t, "output of program 2, and it is on the disks of 0 of 3 voters")
 }

@@ -165,7 +165,7 @@ func (p *member) coordinate(ctx context.Context, term uint64) error {
 	c := coordinator.New(coordinator.Config{
 		Identity: p.machine.id,
 		Group:    &witness{Group: s.options.wrap(p.group), self: p.machine.id.ID, ledger: s.ledger, generation: p.group.Generation()},
-		Pages:    p.pages,
+		Pages:    s.options.wrapPages(p.pages),
 		Peers:    peersOf,
 		Publish:  func(*wire.LogLine) {},
 		Log:      s.log.With("member", p.machine.name),

@@ -368,4 +368,9 @@ func (w *recurring) sleepANight() {
 	}
 	time.Sleep(2 * collectEvery)
 	w.settle()
+	for _, m := range w.members {
+		for _, h := range w.unnamed(m) {
+			w.ledger.red("after a night %s keeps %s, which nothing names", m.name, w.goods.describe(h))
+		}
+	}
 }

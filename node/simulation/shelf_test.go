@@ -258,8 +258,7 @@ func (w *recurring) mustGiveAll(ctx context.Context, m *machine) {
 		w.ledger.red("%s is down in the end", m.name)
 		return
 	}
-	named := p.named()
-	for _, h := range named {
+	for _, h := range p.named() {
 		if _, err := p.pages.Get(ctx, h); err != nil {
 			w.ledger.red("%s cannot give %s: %v", m.name, w.goods.describe(h), err)
 			continue
@@ -268,6 +267,23 @@ func (w *recurring) mustGiveAll(ctx context.Context, m *machine) {
 			w.ledger.red("%s has other bytes on its disk, or none, for %s: %v", m.name, w.goods.describe(h), err)
 		}
 	}
+	w.count.left.Add(int64(len(w.unnamed(m))))
+}
+
+// unnamed returns the pages that are on a member's disk and that its state does
+// not name.
+func (w *recurring) unnamed(m *machine) (all []wire.Hash) {
+	named := make(map[string]bool)
+	if p := m.member(); p != nil {
+		for _, h := range p.named() {
+			named[h.String()] = true
+		}
+	}
 	files, _ := filepath.Glob(filepath.Join(m.shelf(), "[0-9a-f][0-9a-f]", "*")) // the pattern is right
-	w.count.left.Add(int64(len(files) - len(named)))
+	for _, file := range files {
+		if h, err := wire.ParseHash(filepath.Base(file)); err == nil && !named[h.String()] {
+			all = append(all, h)
+		}
+	}
+	return all
 }

@@ -34,6 +34,8 @@ type options struct {
 	faults           []fault       // nil means all
 	// wrap stands between the coordinator and the group, to break rules.
 	wrap func(coordinator.Group) coordinator.Group
+	// wrapPages stands between the coordinator and the pages likewise.
+	wrapPages func(coordinator.Pages) coordinator.Pages
 	// clings makes coordinators go on when they lead no more.
 	clings bool
 	// broken is given to the groups of all members.
@@ -148,6 +150,9 @@ func newSwarm(t *testing.T, o options, dir string) *swarm {
 	t.Helper()
 	if o.wrap == nil {
 		o.wrap = func(g coordinator.Group) coordinator.Group { return g }
+	}
+	if o.wrapPages == nil {
+		o.wrapPages = func(p coordinator.Pages) coordinator.Pages { return p }
 	}
 	s := &swarm{
 		t: t, options: o, dir: dir,
