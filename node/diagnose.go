@@ -196,8 +196,13 @@ func (n *node) diagnoseLog(f *findings) {
 		st := r.now.Load().Status()
 		f.ok("log", "it ends at entry %d, %d of them applied, %d behind", st.Last, st.Applied, st.Lag)
 	}
-	if missing := r.pages.Status().Missing; missing > 0 {
+	pages := r.pages.Status()
+	if missing := pages.Missing - len(pages.Lost); missing > 0 {
 		f.add(LevelWarning, "pages", fmt.Sprintf("%d pages are missing on this disk", missing), "nothing, if the number falls: they are fetched from the other members")
+	}
+	if lost := pages.Lost; len(lost) > 0 {
+		f.add(LevelProblem, "pages", fmt.Sprintf("%d pages are on no member's disk (%s)", len(lost), n.needers(lost)),
+			"start a machine that may have them; if there is none, remove the jobs (ostrich job rm) and run them again")
 	}
 	if damaged, err := filepath.Glob(filepath.Join(n.folder.path("pages"), "damaged", "*")); err == nil && len(damaged) > 0 {
 		f.add(LevelWarning, "pages", fmt.Sprintf("%d damaged pages were set aside in %s", len(damaged), filepath.Dir(damaged[0])), "have this disk checked")

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"time"
@@ -299,7 +300,7 @@ func sendResults(ctx context.Context, pages *blob.Exchange, out *connect.ServerS
 		begin = i + 1
 		w := &partWriter{out: out}
 		if err := pages.ReadBlob(ctx, result.GetOutputBlob(), w); err != nil {
-			return err
+			return lostOutput(result, err)
 		}
 		if err := out.Send(&wire.StreamResultsResponse{LastPart: true}); err != nil {
 			return err
@@ -308,6 +309,15 @@ func sendResults(ctx context.Context, pages *blob.Exchange, out *connect.ServerS
 	return out.Send(&wire.StreamResultsResponse{
 		Results: results[begin:], Job: batch.GetJob(), Next: batch.GetNext(), End: batch.GetEnd(),
 	})
+}
+
+// lostOutput says of which task an output cannot be read.
+func lostOutput(r *wire.TaskResult, err error) error {
+	if !errors.Is(err, blob.ErrMissing) {
+		return err
+	}
+	return wire.Errorf(wire.Code_CODE_NOT_FOUND, "the output of task %d is lost: no member has it any more (%v); \"ostrich job results --from %d\" continues after it",
+		r.GetIndex(), err, r.GetIndex()+1)
 }
 
 // partWriter sends what is written to it as parts of a large output.

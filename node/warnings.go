@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/ostrich-legs/ostrich/consensus"
+	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/blob"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -22,11 +23,39 @@ func (n *node) ownWarnings() (out []string) {
 	case wire.DeviceMode_DEVICE_MODE_DISABLED:
 		out = append(out, "this device is disabled: it is given no work until \"ostrich device enable\"")
 	}
+	if r := n.replica.Load(); r != nil {
+		if lost := r.pages.Status().Lost; len(lost) > 0 {
+			out = append(out, fmt.Sprintf("%d pages that jobs need are on no member's disk (%s): what lies in them cannot be read, unless a machine that has them comes back",
+				len(lost), n.needers(lost)))
+		}
+	}
 	if free, err := blob.FreeSpace(n.folder.dir); g != nil && err == nil && free < diskEnough {
 		out = append(out, fmt.Sprintf("%d MiB are free on the disk of %s: below %d MiB this device takes no new input, below %d MiB it does not coordinate. Free some space, or remove jobs",
 			free>>20, n.folder.dir, diskEnough>>20, diskLow>>20))
 	}
 	return out
+}
+
+// maxNeeders bounds the jobs that a sentence names.
+const maxNeeders = 5
+
+// needers names the jobs that need some of the pages.
+func (n *node) needers(pages []wire.Hash) string {
+	var names []string
+	n.group().Read(func(s *state.State) {
+		for _, j := range s.Jobs() {
+			if slices.ContainsFunc(pages, j.Needs) {
+				names = append(names, j.ID().Short())
+			}
+		}
+	})
+	switch {
+	case len(names) == 0:
+		return "programs of jobs that have ended"
+	case len(names) > maxNeeders:
+		return fmt.Sprintf("jobs %s and %d more", strings.Join(names[:maxNeeders], ", "), len(names)-maxNeeders)
+	}
+	return "jobs " + strings.Join(names, ", ")
 }
 
 // warnings says in words what people should know about a swarm that stands as

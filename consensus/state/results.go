@@ -184,3 +184,21 @@ func (b *batch) absorb(other *batch) {
 	b.items += other.items
 	b.outputs = append(b.outputs, other.outputs...)
 }
+
+// Needs reports whether the job names the page: as its program's, of inputs that
+// are still to run, of results or of their records. It looks at all of the job.
+func (j *Job) Needs(h wire.Hash) bool {
+	found := false
+	is := func(page wire.Hash) { found = found || page == h }
+	each(j.spec.GetProgram().GetBlob().GetPages(), is)
+	for i := range j.segments {
+		eachSegmentPage(j.segments[i].wire, is)
+	}
+	for _, b := range j.batches {
+		if b.inline == nil {
+			is(b.page)
+		}
+		found = found || slices.Contains(b.outputs, h)
+	}
+	return found
+}

@@ -3,6 +3,7 @@ package blob
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -60,6 +61,8 @@ type Status struct {
 	// Missing counts the named pages that this node should hold and does not,
 	// as of its last look.
 	Missing int
+	// Lost are those of them that no member had when all were asked.
+	Lost []wire.Hash
 	// StoredBytes is the size of the pages on this node's disk.
 	StoredBytes uint64
 }
@@ -85,6 +88,7 @@ type Exchange struct {
 	flights map[wire.Hash]*flight
 	serving map[wire.DeviceID]int // streams open, by who opened them
 	missing map[wire.Hash]struct{}
+	lost    map[wire.Hash]struct{} // those of missing that nobody has
 
 	receiving chan struct{} // a place for each page that arrives
 }
@@ -102,7 +106,7 @@ func NewExchange(cfg Config) *Exchange {
 	return &Exchange{
 		cfg: cfg, cache: newCache(), ctx: ctx, stop: stop, notices: newNotices(), holds: newHolds(), opened: time.Now(),
 		peers: map[wire.DeviceID]*peer{}, flights: map[wire.Hash]*flight{},
-		serving: map[wire.DeviceID]int{}, missing: map[wire.Hash]struct{}{},
+		serving: map[wire.DeviceID]int{}, missing: map[wire.Hash]struct{}{}, lost: map[wire.Hash]struct{}{},
 		receiving: make(chan struct{}, maxReceiving),
 	}
 }
@@ -144,7 +148,7 @@ func errClosed() error {
 func (x *Exchange) Status() Status {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return Status{Missing: len(x.missing), StoredBytes: x.cfg.Store.Size()}
+	return Status{Missing: len(x.missing), Lost: slices.Collect(maps.Keys(x.lost)), StoredBytes: x.cfg.Store.Size()}
 }
 
 // peer returns what is known of a member, whom it does not dial yet.

@@ -2,6 +2,7 @@ package blob
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -199,6 +200,7 @@ func (x *Exchange) forgetMissing() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	clear(x.missing)
+	clear(x.lost)
 }
 
 // pull fetches some of the missing pages into the store. It returns how many
@@ -213,14 +215,13 @@ func (x *Exchange) pull(ctx context.Context) (pulled, left int) {
 			if ctx.Err() != nil {
 				return nil
 			}
-			if err := x.pullPage(ctx, h); err != nil {
+			err := x.pullPage(ctx, h)
+			x.notePull(h, err)
+			if err != nil {
 				failure.Store(&err)
-				return nil
+			} else {
+				done.Add(1)
 			}
-			done.Add(1)
-			x.mu.Lock()
-			delete(x.missing, h)
-			x.mu.Unlock()
 			return nil
 		})
 	}
@@ -232,6 +233,23 @@ func (x *Exchange) pull(ctx context.Context) (pulled, left int) {
 		x.cfg.Log.Warn("pages that this node should hold cannot be had; it keeps trying", "missing", left, "error", *err)
 	}
 	return int(done.Load()), left
+}
+
+// notePull notes what became of a missing page. One that nobody has is told of at
+// once: who needs it cannot be helped by waiting.
+func (x *Exchange) notePull(h wire.Hash, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, known := x.lost[h]
+	switch {
+	case err == nil:
+		delete(x.missing, h)
+		delete(x.lost, h)
+	case !errors.Is(err, ErrMissing):
+	case !known:
+		x.lost[h] = struct{}{}
+		x.cfg.Log.Error("a page that a job or a program needs is on no member's disk", "page", h)
+	}
 }
 
 func (x *Exchange) someMissing() []wire.Hash {

@@ -124,6 +124,38 @@ func TestWhatCannotBeHadIsTriedAgainUntilNothingNamesIt(t *testing.T) {
 	})
 }
 
+// A page that nobody has is told apart from one that is on its way, at once.
+func TestAPageThatNobodyHasIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, 3)
+		defer c.close()
+		n := c.nodes[0]
+		defer n.run(t)()
+		synctest.Wait()
+		named := c.pages(c.nodes[1].store, 2)
+		lost := wire.HashOf(randomPage(10))
+		c.setNamed(true, lost)
+		n.Pages(append(named, lost), nil, nil)
+		time.Sleep(settleFor + time.Second)
+		synctest.Wait()
+		if s := n.Status(); s.Missing != 1 || len(s.Lost) != 1 || s.Lost[0] != lost {
+			t.Errorf("after three seconds %+v, want the one page that is lost", s)
+		}
+		data := randomPage(20)
+		back := wire.HashOf(data)
+		c.setNamed(true, back)
+		n.Pages([]wire.Hash{back}, nil, nil)
+		time.Sleep(settleFor + time.Second)
+		mustPut(t, c.nodes[2].store, data) // it comes back
+		c.setNamed(false, lost)            // and what needs the other goes
+		time.Sleep(2 * lastRetry)
+		synctest.Wait()
+		if s := n.Status(); s.Missing != 0 || len(s.Lost) != 0 || !n.store.Has(back) {
+			t.Errorf("when one is back and the other not needed: %+v", s)
+		}
+	})
+}
+
 func TestRepairLeavesTheReserve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 2, 2)
