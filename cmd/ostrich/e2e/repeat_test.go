@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-var repeatFlag = flag.Int("repeat", 5, "how often the tests of one job again and again run each; with many, -timeout 0")
+var repeatFlag = flag.Int("repeat", 5, "how often TestTheSameJobAgainGivesItsResultsAgain does each job; with many, -timeout 0")
 
 // outputSizes are what there is in the life of an output, in bytes: inside a
 // frame and in the log, in the pack of a batch, in a page of its own, in some
@@ -25,7 +25,7 @@ var outputSizes = []int{10, 5_000, 100_000, 3_000_000, 15_000_000}
 // and do it again: what the first had in pages has the same names as what the
 // second has, and is given back while the second needs it. At full size:
 //
-//	go test ./cmd/ostrich/e2e -run TestTheSameJobAgain -repeat 30 -timeout 0
+//	go test ./cmd/ostrich/e2e -run TheSameJobAgain -repeat 30 -timeout 0
 func TestTheSameJobAgainGivesItsResultsAgain(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -64,6 +64,9 @@ type again struct {
 	program string
 	members []*node
 }
+
+// rounds is how often what does a job at least twice is done.
+func (a *again) rounds() int { return (a.times + 1) / 2 }
 
 // found starts the swarm's members.
 func (a *again) found(members int, flags ...string) {
@@ -157,16 +160,13 @@ func (a *again) everySize(flags ...string) {
 // beside it.
 const keptBytes = 64 << 10
 
-// givenBack is how long it may take until what jobs have stored is given back.
-const givenBack = 10 * time.Second
-
 // well waits until no page is missing, doctor finds nothing wrong on any member,
 // and all that the jobs have stored is given back.
 func (a *again) well() {
 	a.t.Helper()
 	a.whole()
 	var stored map[string]uint64
-	for end := time.Now().Add(givenBack); ; time.Sleep(30 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) { // the swarms beside need the processor
 		stored = map[string]uint64{}
 		for _, n := range a.members {
 			if s := n.status().BytesStored; s > keptBytes {
@@ -177,7 +177,7 @@ func (a *again) well() {
 			return
 		}
 		if time.Now().After(end) {
-			a.t.Errorf("%v after the last of the jobs there are still so many bytes stored by: %v", givenBack, stored)
+			a.t.Errorf("%v after the last of the jobs there are still so many bytes stored by: %v", patience, stored)
 			return
 		}
 	}
@@ -234,7 +234,7 @@ func byABrowser(a *again) {
 
 func byMembersThatAreKilled(a *again) {
 	a.found(3)
-	for i := range a.times {
+	for i := range a.rounds() {
 		a.kill(a.members[(i+1+i/3)%3], a.members[i%3], killSizes[(i+i/3)%3])
 	}
 }
@@ -242,7 +242,7 @@ func byMembersThatAreKilled(a *again) {
 func byAWorkerThatIsKilled(a *again) {
 	a.found(1, "--slots", "0")
 	w := a.worker()
-	for i := range a.times {
+	for i := range a.rounds() {
 		a.kill(a.members[0], w, killSizes[i%3])
 	}
 }
@@ -250,7 +250,7 @@ func byAWorkerThatIsKilled(a *again) {
 func byALoneMemberThatIsKilled(a *again) {
 	a.found(1)
 	n := a.members[0]
-	for i := range a.times {
+	for i := range a.rounds() {
 		a.kill(n, n, killSizes[i%3])
 	}
 }
@@ -311,7 +311,7 @@ func withAnID(a *again) {
 		inputs := inputsOf(size)
 		want := outputsOf(inputs, size)
 		args := a.sized(size, "--id", "again")
-		for i := range a.times {
+		for i := range a.rounds() {
 			for j := range 2 {
 				a.gives(a.members[(i+j)%3], want, inputs, args...)
 			}
@@ -331,7 +331,7 @@ func detached(a *again) {
 	for _, size := range repeatSizes {
 		inputs := inputsOf(size)
 		want := outputsOf(inputs, size)
-		for i := range a.times {
+		for i := range a.rounds() {
 			on := a.members[i%3]
 			first := a.detach(on, inputs, size)
 			a.results(first, want)
@@ -371,7 +371,7 @@ func retried(a *again) {
 	for _, size := range repeatSizes[:2] {
 		id := a.detach(a.members[0], inputs, size, "--keep-going", "--retries", "0")
 		first := a.outcome(a.members[0], id, inputs, size)
-		for i := range a.times {
+		for i := range a.rounds() {
 			on := a.members[i%3]
 			on.do(nil, "job", "retry", id)
 			for _, n := range a.members {
@@ -423,7 +423,7 @@ func sideBySideTwice(a *again) {
 	for _, size := range repeatSizes {
 		inputs := inputsOf(size)
 		want := outputsOf(inputs, size)
-		for i := range a.times {
+		for i := range a.rounds() {
 			var all []*running
 			for j := range 3 {
 				// Two through one member, one through another.
@@ -452,7 +452,7 @@ func asManyTasks(a *again) {
 	for _, size := range []int{5_000, 100_000, 1_000_000} {
 		inputs := slices.Repeat([]string{"x\n"}, 20)
 		want := outputsOf(inputs, size)
-		for i := range a.times {
+		for i := range a.rounds() {
 			a.gives(a.members[i%3], want, inputs, a.sized(size)...)
 		}
 		a.well()
