@@ -27,7 +27,7 @@ func (c *Coordinator) packResults(ctx context.Context, id wire.JobID) error {
 	if err != nil || page == nil {
 		return err
 	}
-	hold := wire.NewHoldID()
+	hold := wire.NewTermHoldID(c.term)
 	hash, err := c.cfg.Pages.PutReserved(ctx, hold, page)
 	if err != nil {
 		c.useless.add(hold)

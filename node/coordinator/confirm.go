@@ -66,7 +66,7 @@ func (f *confirmer) rouse() {
 
 // confirm has the pages of a result looked for. The caller holds the mutex.
 func (c *Coordinator) confirm(q *jobQueue, r received) {
-	r.holds = []wire.HoldID{wire.NewHoldID()}
+	r.holds = []wire.HoldID{wire.NewTermHoldID(c.term)}
 	f := c.confirmers[r.device]
 	if f == nil {
 		f = &confirmer{wake: make(chan struct{}, 1)}

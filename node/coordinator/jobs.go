@@ -97,7 +97,7 @@ func (c *Coordinator) holdFor(ctx context.Context, op *wire.Op, segments []*wire
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdTime)
 	defer cancel()
-	hold := wire.NewHoldID()
+	hold := wire.NewTermHoldID(c.term)
 	err := c.cfg.Pages.Hold(ctx, hold, pages)
 	if wire.CodeOf(err) == wire.Code_CODE_NOT_FOUND {
 		return wire.Errorf(wire.Code_CODE_PRECONDITION, "the bytes of the program or of some inputs are not in the swarm any more (%v): submit them again", err)

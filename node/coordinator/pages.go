@@ -302,7 +302,7 @@ func (a asker) writePage(ctx context.Context, r *wire.WritePageRequest) (*wire.W
 		return &wire.WritePageResponse{}, err
 	}
 	if first {
-		id := wire.NewHoldID()
+		id := wire.NewTermHoldID(a.c.term)
 		a.device.staged.finish(hash, p, id, a.storePage(ctx, id, hash, p.page))
 	}
 	select {

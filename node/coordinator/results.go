@@ -74,6 +74,7 @@ func (c *Coordinator) receive(ctx context.Context, d *device, r *wire.Results) e
 	for _, result := range r.GetResults() {
 		if q == nil || !c.accept(d, q, r.GetAttempt(), result) {
 			unwanted = append(unwanted, result.GetIndex())
+			c.useless.add(d.staged.takeHolds(result.GetOutputBlob().GetPages())...)
 		}
 	}
 	if len(unwanted) > 0 {
@@ -336,7 +337,7 @@ func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []recei
 	if pack := wire.EncodePack(items); len(pack) <= wire.MaxInline {
 		op.Results.Inline = pack
 	} else {
-		hold := wire.NewHoldID()
+		hold := wire.NewTermHoldID(c.term)
 		hash, err := c.cfg.Pages.PutReserved(ctx, hold, pack)
 		if err != nil {
 			c.useless.add(hold)

@@ -13,7 +13,7 @@ const (
 	collectFirst = 10 * time.Minute
 	collectEvery = time.Hour
 	// tidyEvery is how often memory and streams out of use are given back.
-	tidyEvery = time.Minute
+	tidyEvery = 10 * time.Second
 	// currentEvery is how often a node whose state is not current looks whether
 	// it is.
 	currentEvery = time.Second

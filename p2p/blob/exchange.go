@@ -166,7 +166,7 @@ func (x *Exchange) peer(id wire.DeviceID) *peer {
 // tidy gives back memory and streams that have not been used lately.
 func (x *Exchange) tidy(now time.Time) {
 	x.cache.tidy(now)
-	x.holds.expire(now)
+	x.notices.free(x.holds.expire(now)...)
 	known := append(slices.Clone(x.cfg.Voters()), x.cfg.Members()...)
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -95,6 +95,9 @@ func (x *Exchange) search(h wire.Hash) ([]byte, error) {
 	if err := x.cfg.Store.put(h, data, nil); err != nil {
 		x.cfg.Log.Warn("a page that was fetched cannot be stored", "page", h, "error", err)
 	}
+	if !x.cfg.Names(h) {
+		x.notices.free(h) // it was released meanwhile
+	}
 	return data, nil
 }
 

@@ -11,6 +11,8 @@ import (
 const (
 	// holdFor is how long a page stays for a command that does not come.
 	holdFor = 25 * time.Hour
+	// termGrace is how long the holds of a coordinator outlive its term.
+	termGrace = 15 * time.Second
 	// maxHolds bounds the pages that wait for their commands, and so the memory
 	// of them: at a page of 1 MiB each they are 256 GiB.
 	maxHolds = 1 << 18
@@ -29,6 +31,10 @@ type holds struct {
 	count int // of helds
 	// ended are holds whose commands were applied: the newer and the older half.
 	ended, endedBefore map[wire.HoldID]struct{}
+	// term is the newest of which a command was applied, and since when that is
+	// known.
+	term  uint64
+	since time.Time
 	// everything says until when each page counts as held: there were too many.
 	everything time.Time
 }
@@ -102,6 +108,9 @@ func (s *holds) end(id wire.HoldID) (free []wire.Hash) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if id.Term() > s.term {
+		s.term, s.since = id.Term(), time.Now()
+	}
 	if s.ended[id] = struct{}{}; len(s.ended) > maxEnded/2 {
 		s.endedBefore, s.ended = s.ended, map[wire.HoldID]struct{}{}
 	}
@@ -143,16 +152,25 @@ func (s *holds) unlist(id wire.HoldID, h wire.Hash) {
 	s.of[id] = slices.Delete(s.of[id], i, i+1)
 }
 
-// expire takes back what has waited for its command for too long.
-func (s *holds) expire(now time.Time) {
+// expire ends holds whose commands will never come, and returns the pages that
+// nothing holds any more: those that have waited for too long, and those of
+// coordinators that are no more. A command of a term is refused once one of a
+// later term was applied; what devices wrote in the term before is held a little
+// longer, because they are about to name it to the new coordinator.
+func (s *holds) expire(now time.Time) (free []wire.Hash) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	past := now.Sub(s.since) > termGrace
 	for h, all := range s.pages {
 		for _, x := range slices.Clone(all) {
-			if now.After(x.until) {
-				s.remove(x.by, h)
-				s.unlist(x.by, h)
+			if !now.After(x.until) && !(past && x.by.Term() > 0 && x.by.Term() < s.term) {
+				continue
 			}
+			if s.remove(x.by, h) {
+				free = append(free, h)
+			}
+			s.unlist(x.by, h)
 		}
 	}
+	return free
 }

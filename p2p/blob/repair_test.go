@@ -213,6 +213,23 @@ func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 			time.Sleep(2 * holdFor)
 			n.holds.expire(time.Now())
 		}, false},
+		{"put for a coordinator that is no more", func(c *cluster, n *node) {
+			_, _ = n.Put(c.ctx, wire.NewTermHoldID(4), data)
+			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5)})
+			time.Sleep(2 * termGrace)
+			n.holds.expire(time.Now())
+		}, false},
+		{"put for a coordinator that was there a moment ago", func(c *cluster, n *node) {
+			_, _ = n.Put(c.ctx, wire.NewTermHoldID(4), data)
+			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5)})
+			n.holds.expire(time.Now())
+		}, true},
+		{"put for the coordinator that there is", func(c *cluster, n *node) {
+			_, _ = n.Put(c.ctx, wire.NewTermHoldID(5), data)
+			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5), wire.NewTermHoldID(4)})
+			time.Sleep(2 * termGrace)
+			n.holds.expire(time.Now())
+		}, true},
 		{"too much put at one time", func(c *cluster, n *node) {
 			for i := range maxHolds + 1 {
 				n.holds.add(again, wire.HashOf(fmt.Append(nil, i)))
@@ -385,7 +402,7 @@ func TestUnusedStreamsAndMemoryAreGivenBack(t *testing.T) {
 		if streams, pages := p.idleStreams(), n.cache.pages(); streams != 1 || pages != 1 {
 			t.Errorf("%d streams and %d pages are kept for the next call, want one each", streams, pages)
 		}
-		time.Sleep(3 * tidyEvery)
+		time.Sleep(cacheFor + 2*tidyEvery)
 		synctest.Wait()
 		if streams, pages := p.idleStreams(), n.cache.pages(); streams != 0 || pages != 0 {
 			t.Errorf("%d streams and %d pages are kept for minutes", streams, pages)

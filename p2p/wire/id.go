@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -132,15 +133,25 @@ func ParseHash(s string) (Hash, error) {
 }
 
 // HoldID names a hold: pages that were put for one command, and stay until it is
-// applied. The zero value is that of a put by a version without holds.
+// applied. The first eight bytes are the term of the coordinator that is going to
+// propose the command, big endian, or 0 if any may; the others are random. The
+// zero value is that of a put by a version without holds.
 type HoldID [16]byte
 
-// NewHoldID returns the ID of a hold that nobody else has.
-func NewHoldID() HoldID {
+// NewHoldID returns the ID of a hold that nobody else has, for a command that any
+// coordinator may propose.
+func NewHoldID() HoldID { return NewTermHoldID(0) }
+
+// NewTermHoldID returns the ID of a hold for a command of that term only.
+func NewTermHoldID(term uint64) HoldID {
 	var id HoldID
-	rand.Read(id[:]) // never fails: see crypto/rand
+	binary.BigEndian.PutUint64(id[:8], term)
+	rand.Read(id[8:]) // never fails: see crypto/rand
 	return id
 }
+
+// Term returns the term of the command; 0 if it may be of any.
+func (id HoldID) Term() uint64 { return binary.BigEndian.Uint64(id[:8]) }
 
 // HoldIDFromBytes returns the ID whose 16 bytes are b; the zero value of none.
 func HoldIDFromBytes(b []byte) (HoldID, error) {
