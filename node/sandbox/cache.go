@@ -35,6 +35,12 @@ func cachedFiles(dir string) []cachedFile {
 	return files
 }
 
+// writtenSince reports whether a file of the folder was written since then.
+func writtenSince(dir string, then time.Time) bool {
+	files := cachedFiles(dir)
+	return len(files) > 0 && !files[len(files)-1].made.Before(then)
+}
+
 // pruneCache removes the oldest files of the folder until the rest has at most
 // limit bytes, -1 for none. Children that use one of them are not disturbed.
 func pruneCache(dir string, limit int64) {

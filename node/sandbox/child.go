@@ -2,8 +2,10 @@ package sandbox
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -111,24 +113,52 @@ func (c *server) load(body []byte) error {
 	if c.program = c.engine.kept(hash); c.program != nil {
 		return nil
 	}
+	if c.engine.full() {
+		return c.spent(errWorn)
+	}
 	if err := c.tell(frameCompiling, ""); err != nil {
 		return err
 	}
 	module, found, err := readModule(path)
+	after := false
 	switch {
 	case err != nil:
 		err = fmt.Errorf("the program cannot be read: %w", err)
 	case found != hash:
 		err = fmt.Errorf("the program's file %s is damaged: its SHA-256 is %s, not %s", path, found, hash)
 	default:
-		if c.program, err = c.engine.compile(hash, module); err != nil {
+		c.program, after, err = c.engine.compile(hash, module)
+		if broken := (*unsound)(nil); errors.As(err, &broken) {
+			return c.spent(err)
+		}
+		if err != nil {
 			err = fmt.Errorf("the program cannot run: %w", err)
 		}
 	}
 	if err != nil {
 		return c.tell(frameRefused, cut(err.Error(), wire.MaxErrorText))
 	}
-	return c.tell(frameCompiled, "")
+	return c.tell(frameCompiled, condition(after))
+}
+
+// condition is the word for whether a child is worn.
+func condition(isWorn bool) string {
+	if isWorn {
+		return conditionWorn
+	}
+	return conditionSound
+}
+
+// spent says that this child ends, and why; it returns the error that ends it.
+func (c *server) spent(why error) error {
+	text := ""
+	if why != errWorn {
+		text = cut(why.Error(), wire.MaxErrorText)
+	}
+	if err := c.tell(frameSpent, text); err != nil {
+		return err
+	}
+	return why
 }
 
 // tell sends a frame at once.
@@ -145,18 +175,57 @@ func (c *server) run(body []byte) error {
 	if c.program == nil {
 		return nil
 	}
-	res, inFile := c.engine.run(c.program, &c.task)
+	res, inFile, err := c.engine.run(c.program, &c.task)
+	if err != nil {
+		return c.spent(err)
+	}
 	return c.out.add(len(c.frames) == 0, func(b []byte) []byte { return appendResult(b, &res, inFile) })
 }
 
 // check compiles a program and says what is wrong with it.
 func (c *server) check(path string) error {
+	if path == "" {
+		return c.probe()
+	}
 	module, hash, err := readModule(path)
+	if system := (*fs.PathError)(nil); errors.As(err, &system) {
+		return c.tell(frameChecked, conditionSound+checkUnread+cut(err.Error(), wire.MaxErrorText))
+	}
+	after := false
 	if err == nil && c.engine.kept(hash) == nil {
-		_, err = c.engine.compile(hash, module)
+		if c.engine.full() {
+			return c.spent(errWorn)
+		}
+		_, after, err = c.engine.compile(hash, module)
+	}
+	if broken := (*unsound)(nil); errors.As(err, &broken) {
+		return c.spent(err)
 	}
 	if err != nil {
-		return c.tell(frameChecked, cut(err.Error(), wire.MaxErrorText))
+		return c.tell(frameChecked, condition(after)+checkUnfit+cut(err.Error(), wire.MaxErrorText))
 	}
-	return c.tell(frameChecked, "")
+	return c.tell(frameChecked, condition(after)+checkFit)
+}
+
+// tinyProgram is a command that does nothing, with 16 pages of memory.
+const tinyProgram = "\x00asm\x01\x00\x00\x00" +
+	"\x01\x04\x01\x60\x00\x00" + // a type: no parameters, no results
+	"\x03\x02\x01\x00" + "\x05\x03\x01\x00\x10" + // a function, a memory
+	"\x07\x13\x02\x06_start\x00\x00\x06memory\x02\x00" + // exports
+	"\x0a\x04\x01\x02\x00\x0b" // the function's body
+
+// probe runs a tiny program, as any task runs.
+func (c *server) probe() error {
+	p, _, err := c.engine.compile(wire.HashOf([]byte(tinyProgram)), []byte(tinyProgram))
+	if err != nil {
+		return c.spent(err)
+	}
+	res, _, err := c.engine.run(p, &task{memoryMiB: 16})
+	if err == nil && res.Error != "" {
+		err = errors.New(res.Error)
+	}
+	if err != nil {
+		return c.spent(err)
+	}
+	return c.tell(frameChecked, conditionSound+checkFit)
 }

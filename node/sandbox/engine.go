@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -27,14 +28,6 @@ const (
 	// keeps.
 	maxPrograms     = 8
 	maxProgramBytes = 96 << 20
-
-	// dataAllowance is what a child may use beyond a program's memory: Go's heap
-	// (64 MiB at the least), the program's stack (up to 150 MiB), its tables, and
-	// the programs that are kept.
-	dataAllowance = 768 << 20
-	// compileFactor bounds the memory for compiling, in bytes for each byte of
-	// the program, besides dataAllowance.
-	compileFactor = 256
 
 	// garbage is how much may gather before it is collected; with more than
 	// muchGarbage the memory goes back to the system, too, which Go does not do
@@ -72,9 +65,12 @@ type engine struct {
 	host     *host
 	arena    arena
 	programs []*program // most recently used last
-	data     uint64     // what limitData was last told
-	floor    uint64     // bytes on the heap after the last collection
-	sample   []metrics.Sample
+	// data is what limitData was last told; use is what was in use besides the
+	// program's memory when that was last measured, and base what it was once the
+	// last program was loaded.
+	data, use, base uint64
+	floor           uint64 // bytes on the heap after the last collection
+	sample          []metrics.Sample
 }
 
 // newEngine returns an engine that keeps compiled programs in cacheDir too,
@@ -117,6 +113,7 @@ func (e *engine) breathe() {
 	switch heap := e.heap(); {
 	case heap > e.floor+muchGarbage:
 		debug.FreeOSMemory()
+		e.measure()
 	case heap > e.floor+garbage:
 		runtime.GC()
 	default:
@@ -165,24 +162,39 @@ func readModule(path string) ([]byte, wire.Hash, error) {
 	return module, sha256.Sum256(module), nil
 }
 
-// compile compiles a module, keeps it and returns it. The error says what is
-// wrong with the module.
-func (e *engine) compile(hash wire.Hash, module []byte) (p *program, err error) {
+// compile compiles a module, keeps it and returns it; worn says that another
+// child should run it. The error says what is wrong with the module, unless it
+// is unsound.
+func (e *engine) compile(hash wire.Hash, module []byte) (p *program, worn bool, err error) {
 	if err := inspect(module); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	e.limit(dataAllowance + compileFactor*uint64(len(module)))
+	start := time.Now()
+	e.measure()
+	if err := e.limit(dataAllowance + compileFactor*uint64(len(module))); err != nil {
+		return nil, false, err
+	}
 	debug.SetGCPercent(50)
+	p, err = e.build(hash, module)
+	debug.SetGCPercent(-1)
+	debug.FreeOSMemory()
+	e.floor = e.heap()
+	worn = e.loaded(start)
+	return p, worn, err
+}
+
+// build is the part of compile that may break.
+func (e *engine) build(hash wire.Hash, module []byte) (p *program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("it broke the compiler: %v", r)
+			p, err = nil, unsoundf("it broke the compiler: %v", r)
 		}
-		debug.SetGCPercent(-1)
-		debug.FreeOSMemory()
-		e.floor = e.heap()
 	}()
 	p = &program{hash: hash, size: len(module)}
 	if err := e.translate(p, module); err != nil {
+		if errors.Is(err, syscall.ENOMEM) || noMemory(err.Error()) {
+			return nil, unsoundf("the compiler had no memory: %v", err)
+		}
 		return nil, fmt.Errorf("it is not a valid WebAssembly module: %s", cut(firstLine(err.Error()), 300))
 	}
 	if err := examine(p.module); err != nil {
@@ -229,41 +241,62 @@ func (e *engine) keep(p *program) {
 	}
 }
 
-// limit sets the data limit of this process, if it is not so already.
-func (e *engine) limit(size uint64) {
-	if e.data != size {
-		limitData(size)
-		e.data = size
-	}
-}
-
 // run runs t. inFile says that the output lies in the file that t names;
-// otherwise the result shares the engine's memory until the next run.
-func (e *engine) run(p *program, t *task) (res Result, inFile bool) {
+// otherwise the result shares the engine's memory until the next run. After an
+// error, errWorn or unsound, the task has to run in another child.
+func (e *engine) run(p *program, t *task) (res Result, inFile bool, err error) {
 	start := time.Now()
 	e.breathe()
+	if e.use > e.base+growth {
+		return res, false, errWorn
+	}
 	limit := t.memoryMiB * mib
 	e.arena.reset(limit)
-	e.limit(dataAllowance + limit)
+	if err := e.limit(dataAllowance + limit); err != nil {
+		return res, false, err
+	}
 	h := e.host
 	h.stdout.reset(t.maxOutput, t.outputPath)
 	h.stderr.buf = h.stderr.buf[:0]
 	h.args, h.env, h.closed = t.args, t.env, [3]bool{}
 	h.clock, h.random = clock{}, stream{seed: t.seed}
-	err := e.call(p, t)
+	end := e.call(p, t)
+	if err := e.fault(end); err != nil {
+		h.stdout.discard()
+		return res, false, err
+	}
 	e.arena.Free()
-	res.Failure, res.ExitCode, res.Error = e.verdict(err, t)
+	res.Failure, res.ExitCode, res.Error = e.verdict(end, t)
 	inFile = e.collect(&res)
 	res.Stderr = h.stderr.bytes()
 	res.Duration = time.Since(start)
-	return res, inFile
+	return res, inFile, nil
+}
+
+// fault says whether a task ended, with end, because something is wrong with
+// this child; nil if not.
+func (e *engine) fault(end error) error {
+	var exit *sys.ExitError
+	var fault runtime.Error
+	var broken *unsound
+	switch {
+	case end == nil, errors.As(end, &exit) && exit.ExitCode() == 0:
+		return nil
+	case e.arena.denied > 0:
+		return e.denied()
+	case errors.As(end, &broken):
+		return broken
+	case errors.As(end, &fault):
+		return unsoundf("it broke the sandbox: %s", firstLine(end.Error()))
+	}
+	return nil
 }
 
 // call runs the program to its end.
 func (e *engine) call(p *program, t *task) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = failf(wire.FailureKind_FAILURE_KIND_INTERNAL, "it broke the sandbox: %v", r)
+			err = unsoundf("it broke the sandbox: %v", r)
 		}
 	}()
 	if p.minimum > e.arena.limit {
@@ -289,7 +322,6 @@ func (e *engine) call(p *program, t *task) (err error) {
 func (e *engine) verdict(err error, t *task) (kind wire.FailureKind, exit uint32, text string) {
 	var end *sys.ExitError
 	var bound *failure
-	var fault runtime.Error
 	switch {
 	case err == nil:
 		return wire.FailureKind_FAILURE_KIND_UNSPECIFIED, 0, ""
@@ -301,8 +333,6 @@ func (e *engine) verdict(err error, t *task) (kind wire.FailureKind, exit uint32
 		return wire.FailureKind_FAILURE_KIND_MEMORY, 0, fmt.Sprintf("it needed more memory than its bound of %d MiB", t.memoryMiB)
 	case errors.As(err, &end):
 		return wire.FailureKind_FAILURE_KIND_EXIT, end.ExitCode(), fmt.Sprintf("exit status %d", end.ExitCode())
-	case errors.As(err, &fault):
-		return wire.FailureKind_FAILURE_KIND_INTERNAL, 0, "it broke the sandbox: " + firstLine(err.Error())
 	}
 	return wire.FailureKind_FAILURE_KIND_TRAP, 0, trapText(err.Error())
 }

@@ -16,22 +16,38 @@ import (
 // byte), and a body. The pool sends a program and tasks of it, as many ahead as
 // it likes within its window; the child answers each task with one result, in
 // order, and tells beforehand when it compiles. A program that is refused
-// answers for all its tasks. Both ends are the same binary, so that there is
-// one version of it.
+// answers for all its tasks. A child that is spent answers nothing of what is
+// left, which another does: without a text because it has done its part, with
+// one because it is unsound. Both ends are the same binary, so that there is one
+// version of it.
 const (
 	// to the child
 	frameStart   byte = 1 // the folder for compiled programs; once, first
 	frameProgram byte = 2 // hash, path
 	frameTask    byte = 3
-	frameCheck   byte = 4 // path
+	frameCheck   byte = 4 // path; without one a tiny program of ours is run
 
 	// to the pool
 	frameReady     byte = 16
 	frameCompiling byte = 17
-	frameCompiled  byte = 18
+	frameCompiled  byte = 18 // worn, if another child should run it
 	frameRefused   byte = 19 // text
 	frameResult    byte = 20
-	frameChecked   byte = 21 // text, empty if all is well
+	frameChecked   byte = 21 // worn or not, verdict, text
+	frameSpent     byte = 22 // text; the child has ended
+)
+
+// How a child is that has compiled a program: worn if another should go on.
+const (
+	conditionWorn  = "w"
+	conditionSound = "s"
+)
+
+// The verdicts of a check.
+const (
+	checkFit    = "f"
+	checkUnfit  = "u" // the text says what is wrong with the module
+	checkUnread = "r" // the text says why the file cannot be read
 )
 
 const (

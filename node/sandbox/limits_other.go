@@ -2,8 +2,13 @@
 
 package sandbox
 
+import "math"
+
 // limitProcess does nothing where there are no resource limits.
 func limitProcess() {}
 
 // limitData does nothing where there are no resource limits.
-func limitData(uint64) {}
+func limitData(uint64) uint64 { return math.MaxUint64 }
+
+// dataLimit says that there is none.
+func dataLimit() uint64 { return math.MaxUint64 }

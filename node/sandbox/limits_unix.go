@@ -3,6 +3,7 @@
 package sandbox
 
 import (
+	"math"
 	"os"
 	"strconv"
 
@@ -38,13 +39,23 @@ func limitProcess() {
 }
 
 // limitData bounds the process's data, code and shared files apart, to size
-// bytes. It may be raised again.
-func limitData(size uint64) {
+// bytes, and returns the limit that the system then has. It may be raised again.
+func limitData(size uint64) uint64 {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_DATA, &limit) == nil {
 		limit.Cur = min(size, limit.Max)
 		_ = unix.Setrlimit(unix.RLIMIT_DATA, &limit)
 	}
+	return dataLimit()
+}
+
+// dataLimit returns the limit of the process's data.
+func dataLimit() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_DATA, &limit) != nil {
+		return math.MaxUint64
+	}
+	return limit.Cur
 }
 
 // lowerPriority makes this process nice. On Linux niceness is a thread's: those

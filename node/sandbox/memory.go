@@ -16,10 +16,16 @@ type arena struct {
 	// used is the length that the program has now, most what it wanted at the
 	// most.
 	used, most uint64
+	// denied is the memory that the limit allows and the system refused, in
+	// bytes; 0 if it refused none.
+	denied uint64
 }
 
 // reset makes the arena ready for a program that may have limit bytes.
-func (a *arena) reset(limit uint64) { a.limit, a.most = limit, 0 }
+func (a *arena) reset(limit uint64) { a.limit, a.most, a.denied = limit, 0, 0 }
+
+// committed is what counts against the limit of the process's data, in bytes.
+func (a *arena) committed() uint64 { return a.region.committed }
 
 // refused reports whether the program wanted more than its limit.
 func (a *arena) refused() bool { return a.most > a.limit }
@@ -38,7 +44,8 @@ func (a *arena) Reallocate(size uint64) []byte {
 	buf := a.region.resize(a.used, size, a.limit)
 	if buf == nil {
 		// The system refused what the limit allows: to the program it is the
-		// same, and to the one who reads the error too.
+		// same. Whether that is its own doing shows when it has ended.
+		a.denied = max(1, size-min(size, a.region.committed))
 		a.most = max(a.most, a.limit+1)
 		return nil
 	}

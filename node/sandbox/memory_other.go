@@ -3,7 +3,10 @@
 package sandbox
 
 // region is memory of Go's own heap.
-type region struct{ buf []byte }
+type region struct {
+	buf       []byte
+	committed uint64 // none: Go counts it
+}
 
 // resize returns size bytes, of which those beyond used are zero. limit is the
 // most that will be asked for.

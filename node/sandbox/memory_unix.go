@@ -43,7 +43,7 @@ func (r *region) resize(_, size, limit uint64) []byte {
 
 // release zeroes the memory for the next program, or gives it back.
 func (r *region) release(used uint64) {
-	if used <= cheapClear {
+	if used <= min(cheapClear, uint64(len(r.reserved))) {
 		clear(r.reserved[:used])
 		return
 	}

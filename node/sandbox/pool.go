@@ -27,8 +27,13 @@ type Pool struct {
 	spawning sync.WaitGroup // the spawner
 	ended    chan struct{}  // closed when Close has ended
 
+	life context.Context // ends when Close begins
+	end  context.CancelFunc
+
 	mu      sync.Mutex
 	closed  bool
+	unwell  string        // see Unwell
+	changed chan struct{} // closed, and replaced, when unwell changes
 	slots   int
 	running int             // slots taken
 	waiting []chan struct{} // who wants a slot, oldest first; closed when given
@@ -48,11 +53,15 @@ func New(o Options) *Pool {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.probeEvery <= 0 {
+		o.probeEvery = time.Minute
+	}
 	if o.compileTimeout <= 0 {
 		o.compileTimeout = CompileTimeout
 	}
 	p := &Pool{opts: o, slots: max(0, o.Slots), spawn: make(chan func()), ended: make(chan struct{}),
-		checks: make(chan struct{}, maxChecks), alive: map[*child]struct{}{}}
+		checks: make(chan struct{}, maxChecks), alive: map[*child]struct{}{}, changed: make(chan struct{})}
+	p.life, p.end = context.WithCancel(context.Background())
 	p.spawning.Go(func() { spawner(p.spawn) })
 	return p
 }
@@ -68,6 +77,7 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closed = true
+	p.end()
 	for c := range p.alive {
 		c.kill()
 	}
@@ -120,7 +130,7 @@ func (p *Pool) SetSlots(n int) {
 func (p *Pool) Status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Status{Slots: p.slots, Children: len(p.alive), Running: p.running}
+	return Status{Slots: p.slots, Children: len(p.alive), Running: p.running, Unwell: p.unwell}
 }
 
 // acquire waits for a slot.
@@ -184,10 +194,10 @@ func (p *Pool) grantLocked() {
 }
 
 // take returns a child for a program: a warm one, if there is one that ran it
-// last or at least one that is idle, or a new one.
-func (p *Pool) take(hash wire.Hash) (c *child, warm bool, err error) {
+// last or at least one that is idle, or a new one; only a new one if fresh.
+func (p *Pool) take(hash wire.Hash, fresh bool) (c *child, warm bool, err error) {
 	p.mu.Lock()
-	if n := len(p.idle); n > 0 && !p.closed {
+	if n := len(p.idle); n > 0 && !p.closed && !fresh {
 		i := slices.IndexFunc(p.idle, func(c *child) bool { return c.last == hash })
 		if i < 0 {
 			i = n - 1

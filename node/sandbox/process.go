@@ -30,6 +30,7 @@ type child struct {
 
 	buf  []byte      // for frames to it
 	last wire.Hash   // the program it ran last
+	used bool        // it has run a task, or checked a program
 	idle *time.Timer // ends it, while it is in the pool's list
 }
 
@@ -137,14 +138,11 @@ func (c *child) obituary() string {
 // starved reports whether a dead child ended because it could have no more
 // memory.
 func (c *child) starved() bool {
-	said := c.said.String()
-	for _, sign := range []string{"out of memory", "cannot allocate memory", "failed to create new OS thread", "errno=12"} {
-		if strings.Contains(said, sign) {
-			return true
-		}
-	}
-	return false
+	return noMemory(c.said.String())
 }
+
+// killed reports whether a dead child was killed, and did not end by itself.
+func (c *child) killed() bool { return c.cmd.ProcessState.ExitCode() < 0 }
 
 // head keeps the beginning of what is written to it.
 type head struct {

@@ -21,10 +21,13 @@ const (
 // clock of the next task begins when done returns. A task that breaks a bound,
 // or its child, fails alone. A Result shares no memory with the pool.
 //
+// A task whose child breaks for a reason that is not the task's runs again in a
+// new one.
+//
 // The error is ctx's when that ends, which kills what runs; CODE_UNAVAILABLE
-// when the pool is closed; CODE_INTERNAL when no child can be started. The
-// tasks for which done was not called have no result then. A program that cannot
-// run fails each task.
+// when the pool is closed, or unwell; CODE_INTERNAL when no child can be started.
+// The tasks for which done was not called have no result then. A program that
+// cannot run fails each task.
 func (p *Pool) Run(ctx context.Context, prog Program, tasks []Task, done func(i int, r Result)) error {
 	if err := p.enter(); err != nil {
 		return err
@@ -34,6 +37,9 @@ func (p *Pool) Run(ctx context.Context, prog Program, tasks []Task, done func(i 
 		return err
 	}
 	defer p.release()
+	if err := p.well(); err != nil {
+		return err
+	}
 	b := &batch{pool: p, prog: prog, tasks: tasks, done: done, armed: -1}
 	defer b.watch.stop()
 	for b.next < len(tasks) {
@@ -68,6 +74,8 @@ type batch struct {
 	child     *child
 	warm      bool // the child was idle before, and has not answered since
 	compiling bool
+	fresh     bool // the next child must be a new one
+	renewed   bool // the one that compiled the program was replaced
 	uncancel  func() bool
 }
 
@@ -76,10 +84,14 @@ func (b *batch) attach(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c, warm, err := b.pool.take(b.prog.Hash)
+	c, warm, err := b.pool.take(b.prog.Hash, b.fresh)
+	if err != nil && b.pool.prove(ctx, err.Error()) == nil {
+		c, warm, err = b.pool.take(b.prog.Hash, b.fresh)
+	}
 	if err != nil {
 		return err
 	}
+	b.fresh = false
 	b.child, b.warm, b.compiling = c, warm, false
 	b.sent, b.bytes, b.armed, b.sizes = b.next, 0, -1, b.sizes[:0]
 	b.uncancel = context.AfterFunc(ctx, c.kill)
@@ -194,6 +206,12 @@ func (b *batch) take(f frame, t *Task) error {
 		b.watch.arm(b.child, b.next, phaseCompile, b.pool.opts.compileTimeout)
 	case frameCompiled:
 		b.compiling, b.armed = false, -1
+		if string(f.body) == conditionWorn && !b.renewed {
+			b.renewed = true
+			return &spent{}
+		}
+	case frameSpent:
+		return &spent{string(f.body)}
 	case frameRefused:
 		b.failAll(internal(cut(string(f.body), wire.MaxErrorText)))
 	case frameResult:
@@ -201,12 +219,20 @@ func (b *batch) take(f frame, t *Task) error {
 		if err != nil {
 			return err
 		}
+		b.child.used = true
 		b.report(res)
 	default:
 		return errFrame
 	}
 	return nil
 }
+
+// spent is the end of a child that said so: without a text because it has done
+// its part, with one because it is unsound.
+type spent struct{ text string }
+
+// Error implements error.
+func (s *spent) Error() string { return s.text }
 
 // report hands over the result of the task at the head.
 func (b *batch) report(res Result) {
@@ -232,8 +258,9 @@ func internal(text string) Result {
 	return Result{Failure: wire.FailureKind_FAILURE_KIND_INTERNAL, Error: text}
 }
 
-// broken ends a child that is dead or talks nonsense and finds who is to blame.
-// The tasks behind that one run on another child.
+// broken ends a child that is dead, spent, or talks nonsense and finds who is to
+// blame. What is left runs on another child, and so does the task at the head if
+// it was not that. It was, if a new child broke with it while others work.
 func (b *batch) broken(ctx context.Context, cause error) error {
 	b.watch.stop()
 	c := b.child
@@ -248,6 +275,11 @@ func (b *batch) broken(ctx context.Context, cause error) error {
 	}
 	t, _ := b.bounded(b.next)
 	fired, task, ph := b.watch.verdict()
+	said := (*spent)(nil)
+	if errors.As(cause, &said) {
+		end = said.text
+	}
+	byItself := said != nil || !c.killed()
 	switch {
 	case fired && ph == phaseCompile:
 		b.failAll(internal(fmt.Sprintf("the program cannot run: compiling it took longer than %v", b.pool.opts.compileTimeout)))
@@ -257,19 +289,44 @@ func (b *batch) broken(ctx context.Context, cause error) error {
 	case fired, b.warm:
 		// The clock ran out just as the task ended, or the child died while it
 		// had nothing to do: nobody is to blame.
-	case b.compiling && c.starved():
-		b.failAll(internal("the program cannot run: compiling it takes too much memory"))
-	case b.compiling:
-		b.failAll(internal("the program cannot run: compiling it broke the sandbox: " + end))
-	case c.starved():
-		b.blame(&t, Result{Failure: wire.FailureKind_FAILURE_KIND_MEMORY,
-			Error: fmt.Sprintf("it needed more memory than its bound of %d MiB and the sandbox allow", t.MemoryMiB)})
-	case errors.Is(cause, errFrame):
-		b.blame(&t, internal("its sandbox sent nonsense and was ended"))
+	case said != nil && said.text == "":
+		// Nor here.
+	case byItself && c.used:
+		b.fresh = true
+		b.pool.opts.Log.Info("a sandbox child broke and is replaced", "reason", end)
 	default:
-		b.blame(&t, internal("its sandbox ended: "+end))
+		if byItself {
+			if err := b.pool.prove(ctx, end); err != nil {
+				return err
+			}
+		}
+		b.judge(&t, cause, end)
 	}
 	return nil
+}
+
+// judge fails the task at the head, whose new child broke, or all that are left
+// if it broke over the program.
+func (b *batch) judge(t *Task, cause error, end string) {
+	starved := b.child.starved()
+	said := (*spent)(nil)
+	switch {
+	case b.compiling && starved:
+		b.failAll(internal("the program cannot run: compiling it takes too much memory"))
+	case b.compiling && errors.As(cause, &said):
+		b.failAll(internal("the program cannot run: " + end))
+	case b.compiling:
+		b.failAll(internal("the program cannot run: compiling it broke the sandbox: " + end))
+	case errors.As(cause, &said):
+		b.blame(t, internal(end))
+	case starved:
+		b.blame(t, Result{Failure: wire.FailureKind_FAILURE_KIND_MEMORY,
+			Error: fmt.Sprintf("it needed more memory than its bound of %d MiB and the sandbox allow", t.MemoryMiB)})
+	case errors.Is(cause, errFrame):
+		b.blame(t, internal("its sandbox sent nonsense and was ended"))
+	default:
+		b.blame(t, internal("its sandbox ended: "+end))
+	}
 }
 
 // blame fails the task at the head, whose child is gone, and removes what it

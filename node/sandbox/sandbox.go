@@ -36,8 +36,9 @@ type Options struct {
 	// Log takes what an operator would act on: nil means nowhere.
 	Log *slog.Logger
 
-	// compileTimeout and orphanable are set by tests only.
+	// These are set by tests only.
 	compileTimeout time.Duration
+	probeEvery     time.Duration
 	orphanable     bool
 }
 
@@ -97,4 +98,6 @@ type Status struct {
 	Slots int
 	// Children counts living child processes, Running those that work.
 	Children, Running int
+	// Unwell says why the pool can run nothing now; "" if it can.
+	Unwell string
 }
