@@ -144,6 +144,8 @@ const (
 	DeviceStatus_DEVICE_STATUS_OFFLINE     DeviceStatus = 3
 	DeviceStatus_DEVICE_STATUS_DISABLED    DeviceStatus = 4
 	DeviceStatus_DEVICE_STATUS_DRAINING    DeviceStatus = 5
+	// It is connected and can run nothing now: Device.unwell says why.
+	DeviceStatus_DEVICE_STATUS_SICK DeviceStatus = 6
 )
 
 // Enum value maps for DeviceStatus.
@@ -155,6 +157,7 @@ var (
 		3: "DEVICE_STATUS_OFFLINE",
 		4: "DEVICE_STATUS_DISABLED",
 		5: "DEVICE_STATUS_DRAINING",
+		6: "DEVICE_STATUS_SICK",
 	}
 	DeviceStatus_value = map[string]int32{
 		"DEVICE_STATUS_UNSPECIFIED": 0,
@@ -163,6 +166,7 @@ var (
 		"DEVICE_STATUS_OFFLINE":     3,
 		"DEVICE_STATUS_DISABLED":    4,
 		"DEVICE_STATUS_DRAINING":    5,
+		"DEVICE_STATUS_SICK":        6,
 	}
 )
 
@@ -574,7 +578,9 @@ type Device struct {
 	InFlight uint32     `protobuf:"varint,9,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	Mode     DeviceMode `protobuf:"varint,10,opt,name=mode,proto3,enum=ostrich.v1.DeviceMode" json:"mode,omitempty"`
 	// The invite that it joined by; "" for the founder.
-	InvitedBy     string `protobuf:"bytes,11,opt,name=invited_by,json=invitedBy,proto3" json:"invited_by,omitempty"`
+	InvitedBy string `protobuf:"bytes,11,opt,name=invited_by,json=invitedBy,proto3" json:"invited_by,omitempty"`
+	// Why it can run nothing now, in its own words; "" if it can.
+	Unwell        string `protobuf:"bytes,30,opt,name=unwell,proto3" json:"unwell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,6 +688,13 @@ func (x *Device) GetMode() DeviceMode {
 func (x *Device) GetInvitedBy() string {
 	if x != nil {
 		return x.InvitedBy
+	}
+	return ""
+}
+
+func (x *Device) GetUnwell() string {
+	if x != nil {
+		return x.Unwell
 	}
 	return ""
 }
@@ -956,7 +969,7 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\bclock_ms\x18\x04 \x01(\x03R\aclockMs\"4\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xa7\x03\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xbf\x03\n" +
 	"\x06Device\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
 	"\aprofile\x18\x02 \x01(\v2\x19.ostrich.v1.DeviceProfileR\aprofile\x12$\n" +
@@ -971,7 +984,8 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\x04mode\x18\n" +
 	" \x01(\x0e2\x16.ostrich.v1.DeviceModeR\x04mode\x12\x1d\n" +
 	"\n" +
-	"invited_by\x18\v \x01(\tR\tinvitedBy\"\xaa\x02\n" +
+	"invited_by\x18\v \x01(\tR\tinvitedBy\x12\x16\n" +
+	"\x06unwell\x18\x1e \x01(\tR\x06unwell\"\xaa\x02\n" +
 	"\x06Invite\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12$\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x10.ostrich.v1.RoleR\x04role\x12\x12\n" +
@@ -1011,14 +1025,15 @@ const file_p2p_wire_device_proto_rawDesc = "" +
 	"\x12DEVICE_TYPE_MOBILE\x10\x02\x12\x16\n" +
 	"\x12DEVICE_TYPE_SERVER\x10\x03\x12\x18\n" +
 	"\x14DEVICE_TYPE_NOTEBOOK\x10\x04\x12\x17\n" +
-	"\x13DEVICE_TYPE_BROWSER\x10\x05*\xb2\x01\n" +
+	"\x13DEVICE_TYPE_BROWSER\x10\x05*\xca\x01\n" +
 	"\fDeviceStatus\x12\x1d\n" +
 	"\x19DEVICE_STATUS_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DEVICE_STATUS_ONLINE\x10\x01\x12\x16\n" +
 	"\x12DEVICE_STATUS_BUSY\x10\x02\x12\x19\n" +
 	"\x15DEVICE_STATUS_OFFLINE\x10\x03\x12\x1a\n" +
 	"\x16DEVICE_STATUS_DISABLED\x10\x04\x12\x1a\n" +
-	"\x16DEVICE_STATUS_DRAINING\x10\x05*v\n" +
+	"\x16DEVICE_STATUS_DRAINING\x10\x05\x12\x16\n" +
+	"\x12DEVICE_STATUS_SICK\x10\x06*v\n" +
 	"\n" +
 	"DeviceMode\x12\x1b\n" +
 	"\x17DEVICE_MODE_UNSPECIFIED\x10\x00\x12\x17\n" +

@@ -995,7 +995,10 @@ type Heartbeat struct {
 	// Load of the machine, 1 minute mean over its cores.
 	Load float64 `protobuf:"fixed64,3,opt,name=load,proto3" json:"load,omitempty"`
 	// Set by members.
-	Member        *MemberReport `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
+	Member *MemberReport `protobuf:"bytes,4,opt,name=member,proto3" json:"member,omitempty"`
+	// Why the device can run nothing now, in words of at most 300 characters; ""
+	// if it can. It is given no work meanwhile.
+	Unwell        string `protobuf:"bytes,30,opt,name=unwell,proto3" json:"unwell,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1056,6 +1059,13 @@ func (x *Heartbeat) GetMember() *MemberReport {
 		return x.Member
 	}
 	return nil
+}
+
+func (x *Heartbeat) GetUnwell() string {
+	if x != nil {
+		return x.Unwell
+	}
+	return ""
 }
 
 // Attempt numbers a lease: terms never repeat, counters rise within a term.
@@ -2907,12 +2917,13 @@ const file_p2p_wire_session_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06redial\x18\x02 \x01(\bR\x06redial\"\x06\n" +
 	"\x04Ping\"\x06\n" +
-	"\x04Pong\"\x83\x01\n" +
+	"\x04Pong\"\x9b\x01\n" +
 	"\tHeartbeat\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\rR\arunning\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\rR\x06queued\x12\x12\n" +
 	"\x04load\x18\x03 \x01(\x01R\x04load\x120\n" +
-	"\x06member\x18\x04 \x01(\v2\x18.ostrich.v1.MemberReportR\x06member\"7\n" +
+	"\x06member\x18\x04 \x01(\v2\x18.ostrich.v1.MemberReportR\x06member\x12\x16\n" +
+	"\x06unwell\x18\x1e \x01(\tR\x06unwell\"7\n" +
 	"\aAttempt\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\x04R\acounter\"\x9c\x01\n" +
