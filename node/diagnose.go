@@ -28,6 +28,8 @@ const (
 	skewed = 2 * time.Second
 	// lagging is how many entries a member's log may lack.
 	lagging = 1000
+	// probeLimit bounds how long a tiny program may take.
+	probeLimit = 5 * time.Second
 )
 
 // findings gathers what a diagnosis finds.
@@ -56,6 +58,7 @@ func (s *service) Diagnose(ctx context.Context, _ *connect.Request[wire.Diagnose
 	m := n.swarm.Load()
 	f.ok("node", "%s is up: %s of swarm %s (%s), version %s", n.profile.GetName(), m.Role, m.SwarmName, m.SwarmID, n.cfg.Version)
 	n.diagnoseMode(&f)
+	n.diagnoseSandbox(ctx, &f)
 	if quorum {
 		f.ok("quorum", "%s coordinates the swarm, in term %d of generation %d", memberName(view, view.GetCoordinator()), view.GetTerm(), view.GetGeneration())
 		diagnoseVoters(&f, view)
@@ -78,6 +81,23 @@ func (n *node) diagnoseMode(f *findings) {
 		f.add(LevelWarning, "work", "this device is draining: it is given no more work", mend)
 	case wire.DeviceMode_DEVICE_MODE_DISABLED:
 		f.add(LevelWarning, "work", "this device is disabled: it is given no work", mend)
+	}
+}
+
+// diagnoseSandbox runs a tiny program.
+func (n *node) diagnoseSandbox(ctx context.Context, f *findings) {
+	const mend = "see that this machine has memory to spare, and that no limit (ulimit -d, ulimit -v, a container's) keeps it from Ostrich; then it comes back by itself within a minute, or with a restart"
+	ctx, cancel := context.WithTimeout(ctx, probeLimit)
+	defer cancel()
+	start := time.Now()
+	err := n.pool.Probe(ctx)
+	switch why, _ := n.pool.Unwell(); {
+	case why != "":
+		f.add(LevelProblem, "sandbox", "this device runs nothing now, because its sandbox breaks, whatever the program: "+why, mend)
+	case err != nil:
+		f.add(LevelProblem, "sandbox", fmt.Sprintf("a tiny program does not run: %v", err), mend)
+	default:
+		f.ok("sandbox", "a tiny program ran, in a process of its own, in %v", time.Since(start).Round(time.Millisecond))
 	}
 }
 

@@ -217,6 +217,7 @@ func (n *node) openWorker() error {
 	n.worker, err = worker.New(worker.Config{
 		Slots:   n.cfg.slots(),
 		Sandbox: n.pool,
+		Unwell:  n.pool.Unwell,
 		Dir:     n.cfg.DataDir,
 		Report:  n.report,
 		Log:     n.log.With("part", "worker"),

@@ -16,6 +16,9 @@ func (n *node) ownWarnings() (out []string) {
 	if why := n.waitsForLog(); why != "" {
 		out = append(out, why+". It does not vote, and waits until the other members have brought it up to date; that needs most of the voters")
 	}
+	if why, _ := n.pool.Unwell(); why != "" {
+		out = append(out, "this device runs nothing now, because its sandbox breaks, whatever the program: "+why+". It tries again every minute; ostrich doctor says more")
+	}
 	g := n.group()
 	switch n.mode(g) {
 	case wire.DeviceMode_DEVICE_MODE_DRAINING:

@@ -24,6 +24,11 @@ func (a *app) devicesCommand() *cobra.Command {
 				if asJSON {
 					return printJSON(a.out, views(res.GetDevices(), deviceView))
 				}
+				for _, d := range res.GetDevices() {
+					if d.GetUnwell() != "" {
+						a.notice("%s is sick, and is given no work: %s", d.GetProfile().GetName(), d.GetUnwell())
+					}
+				}
 				return table(a.out, "NAME ID TYPE STATUS ROLE CORES MEMORY WEIGHT TASKS SEEN", views(res.GetDevices(), deviceRow))
 			})
 		},

@@ -147,6 +147,7 @@ type deviceJSON struct {
 	Mode                string            `json:"mode"`
 	InvitedBy           string            `json:"invitedBy"`
 	Version             string            `json:"version"`
+	Unwell              string            `json:"unwell"`
 }
 
 type capabilitiesJSON struct {
@@ -168,6 +169,7 @@ func deviceView(d *wire.Device) deviceJSON {
 		Capabilities: capabilitiesJSON{c.GetCpuCores(), c.GetMemoryGb(), c.GetGpuAvailable(), c.GetGpuName(), c.GetRuntime()},
 		OpsScore:     p.GetOpsScore(), Weight: d.GetWeight(), TotalTasksCompleted: d.GetTotalTasksCompleted(),
 		LastHeartbeat: stamp(d.GetLastHeartbeatMs()), Mode: modeName(d.GetMode()), InvitedBy: d.GetInvitedBy(), Version: p.GetVersion(),
+		Unwell: d.GetUnwell(),
 	}
 }
 

@@ -77,6 +77,7 @@ func needs(j Job) []need {
 	list := []need{
 		{"a device that runs tasks", func(d Device) bool { return d.Slots > 0 }},
 		{"a device that is neither draining nor disabled", func(d Device) bool { return !d.Barred }},
+		{"a device that is not sick", func(d Device) bool { return !d.Sick }},
 	}
 	r := j.Require
 	if r.GetNative() {
@@ -107,7 +108,7 @@ func Eligible(d Device, j Job) bool { return meets(&d, &j) }
 // meets is Eligible without a list of words.
 func meets(d *Device, j *Job) bool {
 	r := j.Require
-	if d.Barred || d.Slots < 1 || d.MemoryMiB < j.MemoryMiB || r.GetNative() && d.Browser || r.GetBrowser() && !d.Browser || r.GetGpu() && !d.GPU {
+	if d.Barred || d.Sick || d.Slots < 1 || d.MemoryMiB < j.MemoryMiB || r.GetNative() && d.Browser || r.GetBrowser() && !d.Browser || r.GetGpu() && !d.GPU {
 		return false
 	}
 	for key, value := range r.GetLabels() {

@@ -82,8 +82,8 @@ func TestQuota(t *testing.T) {
 
 func TestEligibility(t *testing.T) {
 	plain := Device{ID: "d", Slots: 2, Cores: 2, MemoryMiB: 1024, Labels: map[string]string{"room": "lab"}}
-	browser, gpu, barred := plain, plain, plain
-	browser.Browser, gpu.GPU, barred.Barred = true, true, true
+	browser, gpu, barred, sick := plain, plain, plain, plain
+	browser.Browser, gpu.GPU, barred.Barred, sick.Sick = true, true, true, true
 	for name, tc := range map[string]struct {
 		devices []Device
 		job     Job
@@ -96,6 +96,8 @@ func TestEligibility(t *testing.T) {
 		"no slots":         {[]Device{{MemoryMiB: 1}}, Job{}, "a device that runs tasks"},
 		"all are barred":   {[]Device{barred, barred}, Job{}, "a device that is neither draining nor disabled"},
 		"one is not":       {[]Device{barred, plain}, Job{}, ""},
+		"all are sick":     {[]Device{sick, sick}, Job{}, "a device that is not sick"},
+		"one is well":      {[]Device{sick, plain}, Job{}, ""},
 		"native":           {[]Device{browser}, Job{Require: &wire.Requirements{Native: true}}, "a native device"},
 		"a browser":        {[]Device{plain}, Job{Require: &wire.Requirements{Browser: true}}, "a browser"},
 		"a browser is in":  {[]Device{plain, browser}, Job{Require: &wire.Requirements{Browser: true}}, ""},

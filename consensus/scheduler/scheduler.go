@@ -27,6 +27,8 @@ type Device struct {
 	// Barred devices are given nothing: they drain, or are disabled. What they
 	// hold counts all the same.
 	Barred bool
+	// Sick devices can run nothing now, as they say themselves.
+	Sick   bool
 	Labels map[string]string
 	// Weight is Weight's, corrected by what the device really does.
 	Weight float64

@@ -60,6 +60,8 @@ type device struct {
 	gone time.Time
 	// mode is what the registry says of whether it is given work.
 	mode wire.DeviceMode
+	// unwell is why it can run nothing now, in its own words; "" if it can.
+	unwell string
 	// profileDue is set until the registry has its profile as this session told
 	// it.
 	profileDue bool
@@ -165,6 +167,7 @@ func (d *device) schedulable() scheduler.Device {
 		Browser:   d.profile.GetType() == wire.DeviceType_DEVICE_TYPE_BROWSER,
 		Labels:    d.profile.GetLabels(),
 		Barred:    d.mode != wire.DeviceMode_DEVICE_MODE_ENABLED,
+		Sick:      d.unwell != "",
 		Weight:    weight * d.speed,
 		InFlight:  d.inFlight,
 	}

@@ -103,6 +103,9 @@ func (c *Coordinator) overlayDevice(d *wire.Device) {
 	if live.total > 0 {
 		d.Status = wire.DeviceStatus_DEVICE_STATUS_BUSY
 	}
+	if d.Unwell = live.unwell; d.Unwell != "" {
+		d.Status = wire.DeviceStatus_DEVICE_STATUS_SICK
+	}
 	d.LastHeartbeatMs = live.lastSeen.UnixMilli()
 	d.InFlight = uint32(live.total)
 	d.Weight = live.schedulable().Weight

@@ -235,6 +235,7 @@ func (c *Coordinator) frame(ctx context.Context, d *device, f *wire.Frame) error
 	switch kind := f.GetKind().(type) {
 	case *wire.Frame_Heartbeat:
 		c.noteReport(d, kind.Heartbeat.GetMember())
+		c.noteHealth(d, kind.Heartbeat.GetUnwell())
 		return nil
 	case *wire.Frame_Results:
 		return c.receive(ctx, d, kind.Results)

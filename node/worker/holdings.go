@@ -104,6 +104,7 @@ type holdings struct {
 	mu      sync.Mutex
 	work    sync.Cond // take has something to do
 	stopped bool
+	unwell  bool          // the sandbox can run nothing now
 	conn    *session.Conn // nil without a session
 	jobs    map[wire.JobID]*job
 	leases  map[attempt]*lease
@@ -145,6 +146,14 @@ func (h *holdings) stop() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopped = true
+	h.work.Broadcast()
+}
+
+// setUnwell lets no further batch be taken, or lets them be taken again.
+func (h *holdings) setUnwell(unwell bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unwell = unwell
 	h.work.Broadcast()
 }
 

@@ -154,8 +154,14 @@ func (h *holdings) fetched(j *job, path string, err error) (lost []place) {
 		h.work.Broadcast()
 		return nil
 	}
+	return h.abandon(func(l *lease) bool { return l.job == j })
+}
+
+// abandon takes the waiting tasks of some leases out of the order, for the
+// caller to end. The caller holds mu.
+func (h *holdings) abandon(of func(*lease) bool) (lost []place) {
 	for _, l := range h.order {
-		if l.job != j {
+		if !of(l) {
 			continue
 		}
 		for _, p := range l.todo {

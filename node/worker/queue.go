@@ -43,7 +43,7 @@ func (h *holdings) take(ctx context.Context) *batch {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for !h.stopped {
-		if h.kept < maxKept && h.keptFiles < maxKeptFiles && h.uploads < maxUploads {
+		if !h.unwell && h.kept < maxKept && h.keptFiles < maxKeptFiles && h.uploads < maxUploads {
 			for i, l := range h.order {
 				if l.job.path != "" {
 					b := h.begin(i)

@@ -27,6 +27,11 @@ func (w *Worker) runBatches(ctx context.Context) {
 		err := w.runBatch(b)
 		stopped := b.ctx.Err() != nil
 		b.cancel()
+		if why, _ := w.unwell(); why != "" && !stopped {
+			w.holdings.giveBack(b) // the coordinator takes it back: see watchHealth
+			sleep(ctx, sandboxRest)
+			continue
+		}
 		if err != nil && !stopped {
 			w.failRest(ctx, b, err)
 			continue

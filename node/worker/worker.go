@@ -38,6 +38,10 @@ type Config struct {
 	Slots int
 	// Sandbox runs the tasks, with as many slots.
 	Sandbox Sandbox
+	// Unwell says why the sandbox can run nothing now, "" if it can, with what is
+	// closed when that changes: (*sandbox.Pool).Unwell. Nil means that it always
+	// can.
+	Unwell func() (why string, changed <-chan struct{})
 	// Dir is the data folder: the worker owns its programs/ and work/.
 	Dir string
 	// Report says what a member has to say of itself in each heartbeat; it must
@@ -59,6 +63,7 @@ type Worker struct {
 	holdings *holdings
 	uploads  chan struct{}      // a token for each page on its way
 	beat     chan time.Duration // capacity 1: the interval of heartbeats
+	news     chan struct{}      // capacity 1: a heartbeat is due at once
 
 	tasks sync.WaitGroup  // fetches and uploads under way
 	ctx   context.Context // theirs: Run's
@@ -89,6 +94,7 @@ func New(config Config) (*Worker, error) {
 		workDir: filepath.Join(config.Dir, "work"),
 		uploads: make(chan struct{}, pagesInFlight),
 		beat:    make(chan time.Duration, 1),
+		news:    make(chan struct{}, 1),
 	}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
@@ -125,6 +131,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	parts.Go(func() { w.report(ctx) })
 	parts.Go(func() { w.heartbeats(ctx) })
+	parts.Go(func() { w.watchHealth(ctx) })
 	stop := context.AfterFunc(ctx, w.holdings.stop)
 	defer stop()
 	err := w.link.Run(ctx)
@@ -219,6 +226,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case interval = <-w.beat:
+		case <-w.news:
 		case <-timer.C:
 		}
 		timer.Reset(interval)
@@ -228,6 +236,7 @@ func (w *Worker) heartbeats(ctx context.Context) {
 		}
 		running, queued := w.holdings.counts()
 		beat := &wire.Heartbeat{Running: uint32(running), Queued: uint32(queued), Load: loadAverage() / float64(runtime.NumCPU())}
+		beat.Unwell, _ = w.unwell()
 		if w.config.Report != nil {
 			beat.Member = w.config.Report()
 		}
