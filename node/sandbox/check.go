@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/ostrich-legs/ostrich/p2p/wire"
@@ -45,8 +46,8 @@ func (p *Pool) Check(ctx context.Context, path string) error {
 			return ctx.Err()
 		case p.isClosed():
 			return errClosed()
-		case time.Since(start) >= p.opts.compileTimeout:
-			return unfit(fmt.Sprintf("compiling it took longer than %v", p.opts.compileTimeout))
+		case time.Since(start) >= p.compileLimit(path):
+			return unfit(fmt.Sprintf("compiling it took longer than %v", p.compileLimit(path)))
 		case errors.As(err, &said) && said.text == "":
 			// It has done its part.
 		case warm || used:
@@ -55,6 +56,16 @@ func (p *Pool) Check(ctx context.Context, path string) error {
 			return p.uncheckable(ctx, c, path, err)
 		}
 	}
+}
+
+// compileLimit returns how long the program may take to compile.
+func (p *Pool) compileLimit(path string) time.Duration {
+	info, err := os.Stat(path)
+	if err != nil {
+		return p.opts.compileTimeout
+	}
+	units := time.Duration(min(info.Size(), wire.MaxProgram) / compileUnit)
+	return p.opts.compileTimeout * (1 + units)
 }
 
 // uncheckable says why a new child broke with a check.
@@ -93,7 +104,7 @@ func (a checked) err(path string) error {
 // an error, c is gone.
 func (p *Pool) ask(ctx context.Context, c *child, path string) (checked, error) {
 	uncancel := context.AfterFunc(ctx, c.kill)
-	late := time.AfterFunc(p.opts.compileTimeout, c.kill)
+	late := time.AfterFunc(p.compileLimit(path), c.kill)
 	_, err := c.in.Write(appendFrame(nil, frameCheck, path))
 	var f frame
 	if err == nil {

@@ -203,7 +203,7 @@ func (b *batch) take(f frame, t *Task) error {
 	switch f.kind {
 	case frameCompiling:
 		b.compiling = true
-		b.watch.arm(b.child, b.next, phaseCompile, b.pool.opts.compileTimeout)
+		b.watch.arm(b.child, b.next, phaseCompile, b.pool.compileLimit(b.prog.Path))
 	case frameCompiled:
 		b.compiling, b.armed = false, -1
 		if string(f.body) == conditionWorn && !b.renewed {
@@ -282,7 +282,7 @@ func (b *batch) broken(ctx context.Context, cause error) error {
 	byItself := said != nil || !c.killed()
 	switch {
 	case fired && ph == phaseCompile:
-		b.failAll(internal(fmt.Sprintf("the program cannot run: compiling it took longer than %v", b.pool.opts.compileTimeout)))
+		b.failAll(internal(fmt.Sprintf("the program cannot run: compiling it took longer than %v", b.pool.compileLimit(b.prog.Path))))
 	case fired && task == b.next:
 		b.blame(&t, Result{Failure: wire.FailureKind_FAILURE_KIND_TIMEOUT, Duration: t.Timeout,
 			Error: fmt.Sprintf("it ran longer than its bound of %v", t.Timeout)})

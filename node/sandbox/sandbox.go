@@ -16,8 +16,12 @@ const InlineOutput = 64 << 10
 const MaxInlineInput = 4 << 20
 
 // CompileTimeout bounds the compilation of a program, which is not charged to
-// any task.
-const CompileTimeout = 60 * time.Second
+// any task. There is as much again for each compileUnit bytes of the program: on
+// a busy machine one of 75 MB takes more than a minute.
+const (
+	CompileTimeout = 60 * time.Second
+	compileUnit    = 16 << 20
+)
 
 // Options say how a Pool works.
 type Options struct {
