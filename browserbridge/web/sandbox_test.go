@@ -1,8 +1,12 @@
 package web_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/hex"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -164,5 +168,36 @@ func TestFloatsAreTheSameInABrowserUpToNaN(t *testing.T) {
 		if !strings.HasSuffix(line, " nan") {
 			t.Errorf("got %q", line)
 		}
+	}
+}
+
+// manyFunctions is a command of so many functions that do nothing, whose _start
+// grows its memory.
+func manyFunctions(count int) []byte {
+	section := func(id byte, parts ...[]byte) []byte {
+		body := bytes.Join(parts, nil)
+		return append(binary.AppendUvarint([]byte{id}, uint64(len(body))), body...)
+	}
+	n := binary.AppendUvarint(nil, uint64(count+1))
+	return bytes.Join([][]byte{
+		[]byte("\x00asm\x01\x00\x00\x00"),
+		section(1, []byte{1, 0x60, 0, 0}),
+		section(3, n, make([]byte, count+1)),
+		section(5, []byte{1, 0, 1}),
+		section(7, []byte("\x02\x06_start\x00\x00\x06memory\x02\x00")),
+		section(10, n, []byte{7, 0, 0x41, 1, 0x40, 0, 0x1a, 0x0b}, bytes.Repeat([]byte{2, 0, 0x0b}, count)),
+	}, nil)
+}
+
+func TestAProgramOfVeryManyFunctionsRunsInABrowser(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Write(manyFunctions(300_000))
+	}))
+	defer server.Close()
+	p := open(t, startBrowser(t), partsPage(t)+"/parts")
+	task := map[string]any{"args": []string{}, "env": []string{}}
+	if got := eval[outcome](p, `parts.runTask($0, $1, $2)`, server.URL, 16, task); got != (outcome{}) {
+		t.Errorf("got %+v", got)
 	}
 }

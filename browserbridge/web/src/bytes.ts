@@ -17,6 +17,11 @@ export function text(bytes: Uint8Array): string {
 
 /** join returns the parts one after the other. */
 export function join(...parts: Uint8Array[]): Bytes {
+  return joinAll(parts);
+}
+
+/** joinAll is join for any number of parts: as arguments, many do not fit on the stack. */
+export function joinAll(parts: Uint8Array[]): Bytes {
   const whole = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
   let at = 0;
   for (const part of parts) {

@@ -201,9 +201,9 @@ export class Holdings {
 
   /** lost takes all waiting tasks of a job whose program cannot be had. */
   lost(job: HeldJob): Task[] {
-    const tasks: Task[] = [];
-    for (const lease of this.order.filter((l) => l.job === job)) {
-      tasks.push(...lease.todo);
+    const leases = this.order.filter((l) => l.job === job);
+    const tasks = leases.flatMap((lease) => lease.todo);
+    for (const lease of leases) {
       lease.todo = [];
       this.compact(lease);
     }

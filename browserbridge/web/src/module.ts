@@ -3,7 +3,7 @@
 // a refusal, so that a program that then fails can be told from one that has a
 // fault of its own.
 
-import { join, utf8, type Bytes } from "./bytes";
+import { join, joinAll, utf8, type Bytes } from "./bytes";
 
 /** refusedExport is the global that is not 0 once growth was refused. */
 export const refusedExport = "ostrich: growth refused";
@@ -50,7 +50,7 @@ export function confine(module: Uint8Array, memoryMiB: number): Confined {
     const body = sections.get(id);
     if (body) parts.push(Uint8Array.of(id), uleb(body.length), body);
   }
-  return { bytes: join(...parts), minimum: limits.min * wasmPage };
+  return { bytes: joinAll(parts), minimum: limits.min * wasmPage };
 }
 
 /** split returns the bodies of a module's sections, without custom ones. */
@@ -100,7 +100,7 @@ function watchGrowth(sections: Map<number, Uint8Array>): void {
   append(sections, Section.Global, Uint8Array.of(0x7f, 1, 0x41, 0, 0x0b));
   const name = utf8(refusedExport);
   append(sections, Section.Export, join(uleb(name.length), name, Uint8Array.of(3), uleb(globals)));
-  sections.set(Section.Code, join(uleb(functions + 1), ...bodies, uleb(own.length), own));
+  sections.set(Section.Code, joinAll([uleb(functions + 1), ...bodies, uleb(own.length), own]));
 }
 
 /** append adds an item at the end of a section that is a list. */
@@ -150,7 +150,8 @@ function redirect(code: Uint8Array, target: number): Uint8Array[] | undefined {
         parts.push(code.subarray(from, place), call);
         from = place + 2;
       }
-      const body = join(...parts, code.subarray(from, end));
+      parts.push(code.subarray(from, end));
+      const body = joinAll(parts);
       bodies.push(uleb(body.length), body);
     }
     r.at = end;

@@ -2,7 +2,7 @@
 
 import { create } from "@bufbuild/protobuf";
 import { sha256 } from "@noble/hashes/sha2";
-import { equal, join, type Bytes } from "./bytes";
+import { equal, joinAll, type Bytes } from "./bytes";
 import { Coded, codeOf } from "./errors";
 import { BlobSchema, type Blob } from "./p2p/wire/job_pb";
 import { Code, type Attempt, type Response as Answer } from "./p2p/wire/session_pb";
@@ -66,7 +66,7 @@ export class Pages {
   private async readPageOnce(name: Uint8Array, size: number): Promise<Uint8Array> {
     const ranges: Promise<Uint8Array>[] = [];
     for (let offset = 0; offset < size; offset += maxChunk) ranges.push(this.readRange(name, offset, size));
-    const page = join(...(await Promise.all(ranges)));
+    const page = joinAll(await Promise.all(ranges));
     if (!equal(await hash(page), name)) throw new Coded(Code.INTERNAL, "a page came damaged");
     return page;
   }
@@ -134,7 +134,7 @@ export async function inflate(bytes: Uint8Array, limit: number): Promise<Uint8Ar
   const parts: Uint8Array[] = [];
   for (let size = 0; ; ) {
     const { done, value } = await reader.read();
-    if (done) return join(...parts);
+    if (done) return joinAll(parts);
     size += value.length;
     if (size > limit) {
       await reader.cancel();

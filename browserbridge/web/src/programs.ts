@@ -11,7 +11,8 @@ import type { Timers } from "./timers";
 const maxKept = 512 << 20; // bytes of programs in storage
 const maxCompiled = 16;
 const maxNamed = 1000;
-const compileLimit = 60_000; // milliseconds
+const compileLimit = 60_000; // milliseconds, and as many for each compileUnit
+const compileUnit = 16 << 20; // bytes of a program
 
 /** Program is a program ready to run. */
 export interface Program {
@@ -60,7 +61,8 @@ export class Programs {
     const { bytes, minimum } = confine(await this.fetch(blob), memoryMiB);
     const id = ++this.lastID;
     if (minimum > memoryMiB * (1 << 20)) return { id, module: undefined, minimum };
-    return { id, module: await this.timers.within(compileLimit, "the compiler", WebAssembly.compile(bytes)), minimum };
+    const limit = compileLimit * (1 + Math.floor(bytes.length / compileUnit));
+    return { id, module: await this.timers.within(limit, "the compiler", WebAssembly.compile(bytes)), minimum };
   }
 
   private async fetch(blob: Blob): Promise<Uint8Array> {
