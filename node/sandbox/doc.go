@@ -26,8 +26,8 @@
 //   - time: the pool watches the clock of the task at the head and kills the
 //     child; the rest of the batch goes on in another one
 //   - memory: the engine refuses growth above the bound, and knows then why a
-//     program failed; RLIMIT_DATA (the bound and 768 MiB) for what a module can
-//     make wazero itself allocate, on Linux
+//     program failed; RLIMIT_DATA (what is in use when the task begins, 768 MiB,
+//     and the bound) for what a module can make wazero itself allocate, on Linux
 //   - output: counted as it is written
 //   - files: none but the input and output that the pool names; RLIMIT_NOFILE,
 //     RLIMIT_FSIZE, RLIMIT_CORE
@@ -35,6 +35,16 @@
 //     it reads its stdin all the time and exits when that ends, during a busy
 //     loop too, which is why its garbage collector runs only where no program
 //     is in the way
+//
+// A child starts each task sound, or is replaced. Address space that Go's heap
+// once took counts against RLIMIT_DATA for ever, so who has compiled a large
+// program ends, and another loads the compiled code from the folder; so does who
+// ran a task that took much. A child that is unsound, because the system gives it
+// no memory or something in it panicked, says so and ends, and the task runs
+// again in a new one, which counts as nothing. If that breaks too, a tiny program
+// of ours judges in a third and a fourth: if it runs, the task is to blame. If
+// not, children have broken three times in a row, and the pool is unwell: it says
+// why, refuses what it is asked, and tries the tiny program once a minute.
 //
 // # What a program sees
 //
