@@ -32,7 +32,7 @@ func (p *Pool) Check(ctx context.Context, path string) error {
 		c, warm, err := p.take(wire.Hash{}, fresh)
 		if err != nil {
 			if unwell := p.prove(ctx, err.Error()); unwell != nil {
-				return err
+				return unwell
 			}
 			continue
 		}

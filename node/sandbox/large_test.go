@@ -35,7 +35,10 @@ func largeModule(size, codeSize int) []byte {
 func largePrograms(t *testing.T) map[string]Program {
 	t.Helper()
 	share := 1
-	if testing.Short() {
+	switch {
+	case raceEnabled: // which compiles ten times as slowly, and is no measure
+		share = 60
+	case testing.Short():
 		share = 8
 	}
 	return map[string]Program{
