@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -64,12 +65,22 @@ func TestAChildThatIsStarvedInABatchCostsNoTask(t *testing.T) {
 	}
 }
 
+// someTables is a module with tables of 10 million references each, as many as
+// fit into a sandbox.
+func someTables(count byte) []byte {
+	tables := []byte{count}
+	for range count {
+		tables = binary.AppendUvarint(append(tables, 0x70, 0), 10_000_000)
+	}
+	return join(preamble, voidType, oneFunc, section(4, tables...), oneMemory, exports, emptyBody)
+}
+
 func TestAChildThatATaskMadeLargeIsReplaced(t *testing.T) {
 	if raceEnabled {
 		t.Skip("what is in use is no measure beside the race detector")
 	}
 	p := testPool(t, Options{})
-	large := moduleFile(t, hugeTables(6, 10_000_000))
+	large := moduleFile(t, someTables(6))
 	for _, next := range []Program{large, builtin(t, "upper")} {
 		wantOK(t, runAll(t, p, large, Task{MemoryMiB: 16})[0], "")
 		first := aliveChildren(p)[0]
@@ -161,7 +172,7 @@ func TestProgramsThatBreakEveryChildLeaveThePoolWell(t *testing.T) {
 		t.Skip("the system's limit is no measure beside the race detector")
 	}
 	p := testPool(t, Options{})
-	for i, r := range runAll(t, p, moduleFile(t, hugeTables(20, 100_000_000)), make([]Task, 4)...) {
+	for i, r := range runAll(t, p, moduleFile(t, hugeTables(20)), make([]Task, 4)...) {
 		if r.Failure != wire.FailureKind_FAILURE_KIND_MEMORY {
 			t.Errorf("task %d: %v %q", i, r.Failure, r.Error)
 		}

@@ -53,12 +53,12 @@ func TestAModuleThatBeginsWithMoreMemoryThanItsBoundFails(t *testing.T) {
 	wantOK(t, r[1], "")
 }
 
-// hugeTables is a module with so many tables of so many references each.
-func hugeTables(count byte, references uint64) []byte {
+// hugeTables is a module with tables of 100 million references each.
+func hugeTables(count byte) []byte {
 	tables := []byte{count}
 	for range count {
 		tables = append(tables, 0x70, 0)
-		tables = binary.AppendUvarint(tables, references)
+		tables = binary.AppendUvarint(tables, 100_000_000)
 	}
 	return join(preamble, voidType, oneFunc, section(4, tables...), oneMemory, exports, emptyBody)
 }
@@ -68,7 +68,7 @@ func TestATaskThatExhaustsItsSandboxFailsForMemory(t *testing.T) {
 		t.Skip("the system does not bound the memory of a process, or it is no measure")
 	}
 	p := testPool(t, Options{})
-	r := runAll(t, p, moduleFile(t, hugeTables(20, 100_000_000)), Task{MemoryMiB: 1})[0]
+	r := runAll(t, p, moduleFile(t, hugeTables(20)), Task{MemoryMiB: 1})[0]
 	if r.Failure != wire.FailureKind_FAILURE_KIND_MEMORY {
 		t.Errorf("got %v %q", r.Failure, r.Error)
 	}
