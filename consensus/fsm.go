@@ -24,6 +24,7 @@ type fsm struct {
 	hooks       fsmHooks
 	snapshotDue chan struct{} // cap 1
 	logBytes    int64         // applied since the last snapshot
+	term        uint64        // of the last entry
 	broken      atomic.Pointer[error]
 
 	mu    sync.RWMutex // held for writing while an entry is applied
@@ -33,7 +34,7 @@ type fsm struct {
 
 // fsmHooks are called from raft's goroutine, without the lock.
 type fsmHooks struct {
-	pages    func(named, released []wire.Hash, ended []wire.HoldID) // may be nil
+	pages    func(term uint64, named, released []wire.Hash, ended []wire.HoldID) // may be nil
 	changed  func()
 	members  func() // the registry may have changed
 	snapshot int64  // bytes of log that make a snapshot due
@@ -86,9 +87,11 @@ func (f *fsm) Apply(l *raft.Log) any {
 	if err != nil {
 		return f.breakWith(err)
 	}
-	if ended := endedHolds(cmd, outcome); f.hooks.pages != nil && len(outcome.Named)+len(outcome.Released)+len(ended) > 0 {
-		f.hooks.pages(outcome.Named, outcome.Released, ended)
+	ended := endedHolds(cmd, outcome)
+	if f.hooks.pages != nil && (l.Term > f.term || len(outcome.Named)+len(outcome.Released)+len(ended) > 0) {
+		f.hooks.pages(l.Term, outcome.Named, outcome.Released, ended)
 	}
+	f.term = l.Term
 	f.countBytes(int64(len(l.Data)))
 	if touchesMembers(cmd) {
 		f.hooks.members()
@@ -192,7 +195,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.mu.Unlock()
 	f.logBytes = 0
 	if f.hooks.pages != nil {
-		f.hooks.pages(named, nil, nil)
+		f.hooks.pages(0, named, nil, nil)
 	}
 	f.hooks.members()
 	f.hooks.changed()

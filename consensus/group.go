@@ -71,13 +71,13 @@ type Options struct {
 	// Streams carries raft between members; its addresses are device IDs. The
 	// Group owns it from Open on, closes it, and does so also when Open fails.
 	Streams raft.StreamLayer
-	// Pages is told, after each entry and in order, which pages the state names
-	// now and did not before, which it names no more, and which holds have ended:
-	// those of the entry's operations that were not refused. After a snapshot was
-	// installed (the first may be before Open returns) named is all of them. It
-	// runs on the goroutine that applies: it must not block long, nor call the
-	// Group. May be nil.
-	Pages func(named, released []wire.Hash, ended []wire.HoldID)
+	// Pages is told, after each entry and in order, of which term it is, which
+	// pages the state names now and did not before, which it names no more, and
+	// which holds have ended: those of the entry's operations that were not
+	// refused. After a snapshot was installed (the first may be before Open
+	// returns) named is all of them, and term 0. It runs on the goroutine that
+	// applies: it must not block long, nor call the Group. May be nil.
+	Pages func(term uint64, named, released []wire.Hash, ended []wire.HoldID)
 	// Changed is called when an entry was applied, or the leader or the servers
 	// changed. Concurrent calls are possible; it must not block. May be nil.
 	Changed func()

@@ -229,7 +229,7 @@ func startNode(n *node) *node {
 func (n *node) options() Options {
 	o := Options{
 		Self: n.self.id, Dir: n.dir, Streams: n.net.listen(n.self.id),
-		Pages: func(named, _ []wire.Hash, ended []wire.HoldID) {
+		Pages: func(_ uint64, named, _ []wire.Hash, ended []wire.HoldID) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.pages = append(n.pages, named...)

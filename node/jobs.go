@@ -57,10 +57,16 @@ func (s *service) SubmitJob(ctx context.Context, r *connect.Request[wire.SubmitJ
 		return nil, err
 	}
 	request := r.Msg
-	if err := packInputs(ctx, pages, request.GetInputs()); err != nil {
+	made, err := packInputs(ctx, pages, request.GetInputs())
+	if err != nil {
+		s.node.spare.add(made...)
 		return nil, err
 	}
+	made = s.node.spare.ride(request.GetInputs(), made)
 	out, err := s.ask(ctx, &wire.Request{Kind: &wire.Request_SubmitJob{SubmitJob: request}})
+	if err != nil {
+		s.node.spare.add(made...)
+	}
 	return answered(out.GetSubmitJob(), err)
 }
 
@@ -71,29 +77,39 @@ func (s *service) AppendInputs(ctx context.Context, r *connect.Request[wire.Appe
 	if err != nil {
 		return nil, err
 	}
-	if err := packInputs(ctx, pages, r.Msg); err != nil {
+	made, err := packInputs(ctx, pages, r.Msg)
+	if err != nil {
+		s.node.spare.add(made...)
 		return nil, err
 	}
+	made = s.node.spare.ride(r.Msg, made)
 	out, err := s.node.worker.Link().Call(ctx, &wire.Request{Kind: &wire.Request_AppendInputs{AppendInputs: r.Msg}})
+	if err != nil {
+		s.node.spare.add(made...)
+	}
 	return answered(out.GetAppendInputs(), err)
 }
 
 // packInputs turns the items of an append into segments, their bytes inline if
-// they are few, else in pages on a quorum.
-func packInputs(ctx context.Context, pages *blob.Exchange, r *wire.AppendInputsRequest) error {
+// they are few, else in pages on a quorum. made is the hold of those, if there are
+// any, after an error too.
+func packInputs(ctx context.Context, pages *blob.Exchange, r *wire.AppendInputsRequest) (made [][]byte, err error) {
 	p := packer{ctx: ctx, pages: pages, first: r.GetFirst(), hold: wire.NewHoldID()}
 	for _, in := range r.GetItems() {
-		if err := p.add(in); err != nil {
-			return err
+		if err = p.add(in); err != nil {
+			break
 		}
 	}
-	if err := p.flush(); err != nil {
-		return err
+	if err == nil {
+		err = p.flush()
+	}
+	if p.stored {
+		made = [][]byte{p.hold[:]}
 	}
 	if r != nil {
-		r.Items, r.Segments, r.Holds = nil, p.segments, p.holds
+		r.Items, r.Segments, r.Holds = nil, p.segments, append(p.holds, made...)
 	}
-	return nil
+	return made, err
 }
 
 // packer gathers inputs into segments.
@@ -105,8 +121,8 @@ type packer struct {
 	size     int
 	segments []*wire.Segment
 	hold     wire.HoldID // of the pages of packs
-	stored   bool        // there is one
-	holds    [][]byte    // of all pages
+	stored   bool        // some may be stored
+	holds    [][]byte    // of blobs
 }
 
 func (p *packer) add(in *wire.Input) error {
@@ -144,13 +160,12 @@ func (p *packer) flush() error {
 	if len(packed) <= wire.MaxInline {
 		segment.Inline = packed
 	} else {
+		p.stored = true
 		hash, err := p.pages.Put(p.ctx, p.hold, packed)
 		if err != nil {
 			return err
 		}
-		if segment.Page = hash[:]; !p.stored {
-			p.stored, p.holds = true, append(p.holds, p.hold[:])
-		}
+		segment.Page = hash[:]
 	}
 	p.segments = append(p.segments, segment)
 	p.first += segment.Count
@@ -228,6 +243,7 @@ func (s *service) PutBlob(ctx context.Context, in *connect.ClientStream[wire.Put
 	hold := wire.NewHoldID()
 	stored, err := pages.PutBlob(ctx, hold, &blobReader{in: in}, wire.MaxBlob)
 	if err != nil {
+		s.node.spare.add(hold[:])
 		return nil, err
 	}
 	return connect.NewResponse(&wire.PutBlobResponse{Blob: stored, Hold: hold[:]}), nil

@@ -55,6 +55,9 @@ type node struct {
 	// admitted answers for devices while the replicated state is not here yet.
 	admitted sync.Map // wire.DeviceID → struct{}: members that the join named
 
+	// spare are holds that this node made for requests that failed.
+	spare spareHolds
+
 	// opened is set when all parts are there; until then the API has to wait.
 	opened atomic.Bool
 	// connected closes with the first session.

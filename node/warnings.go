@@ -44,10 +44,14 @@ const maxNeeders = 5
 
 // needers names the jobs that need some of the pages.
 func (n *node) needers(pages []wire.Hash) string {
+	set := make(map[wire.Hash]struct{}, len(pages))
+	for _, h := range pages {
+		set[h] = struct{}{}
+	}
 	var names []string
 	n.group().Read(func(s *state.State) {
 		for _, j := range s.Jobs() {
-			if slices.ContainsFunc(pages, j.Needs) {
+			if j.Needs(set) {
 				names = append(names, j.ID().Short())
 			}
 		}

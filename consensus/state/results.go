@@ -185,11 +185,15 @@ func (b *batch) absorb(other *batch) {
 	b.outputs = append(b.outputs, other.outputs...)
 }
 
-// Needs reports whether the job names the page: as its program's, of inputs that
-// are still to run, of results or of their records. It looks at all of the job.
-func (j *Job) Needs(h wire.Hash) bool {
+// Needs reports whether the job names one of the pages: as its program's, of
+// inputs that are still to run, of results or of their records. It looks at all
+// of the job.
+func (j *Job) Needs(pages map[wire.Hash]struct{}) bool {
 	found := false
-	is := func(page wire.Hash) { found = found || page == h }
+	is := func(page wire.Hash) {
+		_, one := pages[page]
+		found = found || one
+	}
 	each(j.spec.GetProgram().GetBlob().GetPages(), is)
 	for i := range j.segments {
 		eachSegmentPage(j.segments[i].wire, is)
@@ -198,7 +202,9 @@ func (j *Job) Needs(h wire.Hash) bool {
 		if b.inline == nil {
 			is(b.page)
 		}
-		found = found || slices.Contains(b.outputs, h)
+		for _, h := range b.outputs {
+			is(h)
+		}
 	}
 	return found
 }

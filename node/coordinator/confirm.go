@@ -12,8 +12,13 @@ const (
 	// confirmTime bounds one look whether the pages of an output are there, and
 	// is the pause before the next.
 	confirmTime = 2 * time.Second
-	// lostAfter is how long a device may take to write anew what was lost.
-	lostAfter = time.Minute
+	// lostAfter is how long a device may take to write anew what was lost, or the
+	// next page of it; lostAtMost, for all of it.
+	lostAfter  = time.Minute
+	lostAtMost = 15 * time.Minute
+	// maxForgiven bounds the results of a device that are lost and do not count as
+	// its debt: while it is over that it cannot write anything.
+	maxForgiven = 1024
 	// hurryAfter is the pause before a look that a device asks for by sending its
 	// result again.
 	hurryAfter = 100 * time.Millisecond
@@ -30,8 +35,9 @@ const (
 //	               └─────┴─ not known ───────────────────┤ 2 s later, or written anew
 //	                     └─ on none for a minute ───────▶ failed
 type confirmer struct {
-	waiting []*unconfirmed
-	wake    chan struct{} // capacity 1
+	waiting  []*unconfirmed
+	forgiven int           // of those
+	wake     chan struct{} // capacity 1
 }
 
 // unconfirmed is a result whose pages are looked for.
@@ -45,16 +51,18 @@ type unconfirmed struct {
 
 // hurry has the pages of a result looked for soon: its device sent it again. The
 // caller holds the coordinator's mutex.
-func (f *confirmer) hurry(q *jobQueue, index uint32) {
-	if f == nil {
-		return
+func (c *Coordinator) hurry(u *unconfirmed) {
+	u.next = u.looked.Add(hurryAfter)
+	if f := c.confirmers[u.device]; f != nil {
+		f.rouse()
 	}
-	for _, u := range f.waiting {
-		if u.queue == q && u.result.GetIndex() == index {
-			u.next = u.looked.Add(hurryAfter)
-		}
+}
+
+// settle notes that a result is looked for no more.
+func (f *confirmer) settle(u *unconfirmed) {
+	if !u.lost.IsZero() && u.debt == 0 {
+		f.forgiven--
 	}
-	f.rouse()
 }
 
 func (f *confirmer) rouse() {
@@ -73,7 +81,9 @@ func (c *Coordinator) confirm(q *jobQueue, r received) {
 		c.confirmers[r.device] = f
 		c.background.Go(func() error { c.confirmAll(c.ctx, r.device, f); return nil })
 	}
-	f.waiting = append(f.waiting, &unconfirmed{received: r, queue: q})
+	u := &unconfirmed{received: r, queue: q}
+	q.recording[r.result.GetIndex()] = received{device: r.device, attempt: r.attempt, unconfirmed: u}
+	f.waiting = append(f.waiting, u)
 	f.rouse()
 }
 
@@ -129,7 +139,7 @@ func (c *Coordinator) takeUnconfirmed(id wire.DeviceID, f *confirmer, now time.T
 	for _, u := range f.waiting {
 		switch {
 		case c.jobs[u.queue.id] != u.queue:
-			c.dismiss(u)
+			c.dismiss(f, u)
 		case len(due) < maxConfirming && !u.next.After(now):
 			due = append(due, u)
 		default:
@@ -148,21 +158,43 @@ func (c *Coordinator) takeUnconfirmed(id wire.DeviceID, f *confirmer, now time.T
 
 // dismiss answers a result that nobody wants any more. The caller holds the
 // mutex.
-func (c *Coordinator) dismiss(u *unconfirmed) {
+func (c *Coordinator) dismiss(f *confirmer, u *unconfirmed) {
+	f.settle(u)
 	c.takeHolds(u)
 	c.useless.add(u.holds...)
-	c.pay(u.device, u.size)
+	c.pay(u.device, u.debt)
 	u.queue.forget(u.result.GetIndex())
 	if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
 		c.acknowledge(d, u.attempt, []uint32{u.result.GetIndex()})
 	}
 }
 
+// forgive takes a lost result out of its device's debt: the device has to be heard
+// to mend it. The caller holds the mutex.
+func (c *Coordinator) forgive(f *confirmer, u *unconfirmed) {
+	if f.forgiven < maxForgiven {
+		f.forgiven++
+		c.pay(u.device, u.debt)
+		u.debt = 0
+	}
+}
+
+// lastWrote returns when the device of a lost result last did something for it.
+// The caller holds the mutex.
+func (c *Coordinator) lastWrote(u *unconfirmed) time.Time {
+	if d := c.devices[u.device]; d != nil {
+		if wrote := d.staged.lastWrote(); wrote.After(u.lost) {
+			return wrote
+		}
+	}
+	return u.lost
+}
+
 // takeHolds adds the holds that its pages have since they were written to those of a
 // result. The caller holds the mutex.
 func (c *Coordinator) takeHolds(u *unconfirmed) {
 	if d := c.devices[u.device]; d != nil {
-		u.holds = append(u.holds, d.staged.takeHolds(u.result.GetOutputBlob().GetPages())...)
+		u.holds = append(u.holds, d.staged.takeHolds(u.attempt, u.result.GetIndex(), u.result.GetOutputBlob().GetPages())...)
 	}
 }
 
@@ -183,7 +215,9 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 	now := time.Now()
 	switch {
 	case err == nil:
+		f.settle(u)
 		c.takeHolds(u)
+		u.queue.recording[u.result.GetIndex()] = received{device: u.device, attempt: u.attempt}
 		u.queue.recorder.queue = append(u.queue.recorder.queue, u.received)
 		c.startRecorder(u.queue)
 		return
@@ -191,8 +225,9 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 		// Too few voters answered: that is not the device's to mend.
 	case u.lost.IsZero():
 		u.lost = now
-	case now.Sub(u.lost) >= lostAfter:
-		c.giveUp(u)
+		c.forgive(f, u)
+	case now.Sub(c.lastWrote(u)) >= lostAfter || now.Sub(u.lost) >= lostAtMost:
+		c.giveUp(f, u)
 		return
 	}
 	c.cfg.Log.Debug("the pages of an output are not confirmed", "job", u.queue.id, "task", u.result.GetIndex(), "device", u.device, "err", err)
@@ -207,7 +242,8 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 
 // giveUp makes a result, whose output its device did not bring, a failed one; the
 // task runs elsewhere if it can. The caller holds the mutex.
-func (c *Coordinator) giveUp(u *unconfirmed) {
+func (c *Coordinator) giveUp(f *confirmer, u *unconfirmed) {
+	f.settle(u)
 	q, index := u.queue, u.result.GetIndex()
 	u.result.Status, u.result.Failure = wire.TaskStatus_TASK_STATUS_FAILED, wire.FailureKind_FAILURE_KIND_INTERNAL
 	c.takeHolds(u)
@@ -215,7 +251,7 @@ func (c *Coordinator) giveUp(u *unconfirmed) {
 	u.holds = nil
 	u.result.Error, u.result.OutputBlob = "its output was lost on the way", nil
 	if c.tryElsewhere(u.device, q, index) {
-		c.pay(u.device, u.size)
+		c.pay(u.device, u.debt)
 		if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
 			c.acknowledge(d, u.attempt, []uint32{index})
 		}

@@ -50,6 +50,7 @@ func (c *Coordinator) pay(id wire.DeviceID, size int) {
 		default:
 		}
 	}
+	c.wake() // who was over its share may be given tasks
 }
 
 // awaitDebts waits while a device has too many results that are not recorded; false:

@@ -22,6 +22,9 @@ const maxOpenInput = 1 << 30
 // they have what it names.
 const holdTime = 5 * time.Second
 
+// turnTime is how long an append waits for the one before it.
+const turnTime = 500 * time.Millisecond
+
 // maxListBytes bounds a list of jobs: it has to fit in a frame.
 const maxListBytes = wire.MaxFrame - 64<<10
 
@@ -33,6 +36,9 @@ func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.S
 	if in := r.GetInputs(); len(in.GetSegments()) > 0 {
 		submit.Inputs = appendOp(in)
 	}
+	if err := checkHolds(r.GetInputs().GetHolds()); err != nil {
+		return nil, err
+	}
 	id := wire.JobID(r.GetJobId())
 	op := &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: submit}, Holds: r.GetInputs().GetHolds()}
 	if !a.c.begun(id, 0) {
@@ -40,7 +46,7 @@ func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.S
 			return nil, err
 		}
 	}
-	result, err := a.c.propose(ctx, a.id, op)
+	result, err := a.c.proposeHeld(ctx, a.id, op, len(r.GetInputs().GetHolds()))
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +68,32 @@ func appendOp(in *wire.AppendInputsRequest) *wire.AppendInputs {
 		DigestBefore: in.GetDigestBefore(),
 		DigestAfter:  in.GetDigestAfter(),
 	}
+}
+
+// proposeHeld is propose of an operation whose holds from place ours on were made
+// for this proposal only: refused, it leaves none of them. The asker's are for its
+// next request.
+func (c *Coordinator) proposeHeld(ctx context.Context, actor wire.DeviceID, op *wire.Op, ours int) (state.OpResult, error) {
+	made := slices.Clone(op.GetHolds()[ours:])
+	result, err := c.propose(ctx, actor, op)
+	if err == nil || wire.CodeOf(err) == wire.Code_CODE_UNKNOWN_OUTCOME {
+		return result, err
+	}
+	for _, b := range made {
+		c.useless.add(wire.HoldID(b))
+	}
+	return result, err
+}
+
+// checkHolds refuses holds that a coordinator makes for itself: nobody else's
+// command may end them.
+func checkHolds(holds [][]byte) error {
+	for _, b := range holds {
+		if id, err := wire.HoldIDFromBytes(b); err != nil || id.Term() != 0 {
+			return wire.Errorf(wire.Code_CODE_INVALID, "a hold of inputs that is none")
+		}
+	}
+	return nil
 }
 
 // begun reports whether the job is there and has so many inputs: then those up to
@@ -139,17 +171,21 @@ func (a asker) appendInputs(ctx context.Context, r *wire.AppendInputsRequest) (*
 	if err := a.need(wire.Role_ROLE_MEMBER, "adding inputs"); err != nil {
 		return nil, err
 	}
+	if err := checkHolds(r.GetHolds()); err != nil {
+		return nil, err
+	}
 	id := wire.JobID(r.GetJobId())
 	if err := a.c.awaitRoom(ctx, id); err != nil {
 		return nil, err
 	}
+	a.c.awaitTurn(ctx, id, r.GetSegments())
 	op := &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}, Holds: r.GetHolds()}
 	if end := endOf(r.GetSegments()); !a.c.begun(id, end) && a.c.begun(id, 0) {
 		if err := a.c.holdFor(ctx, op, r.GetSegments(), nil); err != nil {
 			return nil, err
 		}
 	}
-	result, err := a.c.propose(ctx, a.id, op)
+	result, err := a.c.proposeHeld(ctx, a.id, op, len(r.GetHolds()))
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +218,29 @@ func (c *Coordinator) awaitRoom(ctx context.Context, id wire.JobID) error {
 		select {
 		case <-ctx.Done():
 			return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
+		case <-changed:
+		}
+	}
+}
+
+// awaitTurn waits a moment for the inputs before these: a client sends several
+// appends at one time, which may overtake each other.
+func (c *Coordinator) awaitTurn(ctx context.Context, id wire.JobID, segments []*wire.Segment) {
+	if len(segments) == 0 {
+		return
+	}
+	late := time.NewTimer(turnTime)
+	defer late.Stop()
+	for {
+		changed := c.changes(id)
+		if changed == nil || c.begun(id, segments[0].GetFirst()) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-late.C:
+			return
 		case <-changed:
 		}
 	}

@@ -28,7 +28,7 @@ const (
 	maxStored = 64
 	// maxStagedHolds bounds the holds that a session's pages have before results
 	// name them.
-	maxStagedHolds = 16 << 10
+	maxStagedHolds = 64 << 10
 )
 
 // useless are holds of what was put and is not going to be named: of a task that
@@ -97,15 +97,70 @@ type stagedPages struct {
 	// side by side need not begin again.
 	stored map[wire.Hash]time.Time
 	// holds are those of pages that were stored and that no result has named yet.
-	holds map[wire.Hash][]stagedHold
-	held  int
+	holds stagedHolds
+	wrote time.Time // when a page was last stored
 }
 
-// stagedHold is the hold of a page from the writing to the result that names it.
+// stagedHolds are the holds of pages from their writing to the result that names
+// them, by task.
+type stagedHolds struct {
+	of    map[stagedLease]map[uint32][]stagedHold
+	count int
+}
+
+// stagedLease names a lease; the zero value is that of devices which do not say.
+type stagedLease struct{ term, counter uint64 }
+
+func stagedLeaseOf(a *wire.Attempt) stagedLease { return stagedLease{a.GetTerm(), a.GetCounter()} }
+
 type stagedHold struct {
-	id      wire.HoldID
-	attempt *wire.Attempt
-	index   uint32
+	page wire.Hash
+	id   wire.HoldID
+}
+
+// add notes a hold, unless there are too many: that one ends with its term.
+func (s *stagedHolds) add(lease stagedLease, index uint32, h stagedHold) {
+	if s.count >= maxStagedHolds {
+		return
+	}
+	if s.of == nil {
+		s.of = make(map[stagedLease]map[uint32][]stagedHold)
+	}
+	if s.of[lease] == nil {
+		s.of[lease] = make(map[uint32][]stagedHold)
+	}
+	s.of[lease][index] = append(s.of[lease][index], h)
+	s.count++
+}
+
+// takeTask takes all holds of a task.
+func (s *stagedHolds) takeTask(lease stagedLease, index uint32) (taken []wire.HoldID) {
+	for _, h := range s.of[lease][index] {
+		taken = append(taken, h.id)
+	}
+	s.count -= len(taken)
+	if delete(s.of[lease], index); len(s.of[lease]) == 0 {
+		delete(s.of, lease)
+	}
+	return taken
+}
+
+// takePages takes a hold of each page, of those whose task is not known.
+func (s *stagedHolds) takePages(pages [][]byte) (taken []wire.HoldID) {
+	unknown := s.of[stagedLease{}][0]
+	for _, b := range pages {
+		i := slices.IndexFunc(unknown, func(h stagedHold) bool { return h.page == wire.Hash(b) })
+		if i < 0 {
+			continue
+		}
+		taken = append(taken, unknown[i].id)
+		unknown = slices.Delete(unknown, i, i+1)
+		s.count--
+	}
+	if len(taken) > 0 {
+		s.of[stagedLease{}][0] = unknown
+	}
+	return taken
 }
 
 // staged is a page that is being written. Several writers may bring the same
@@ -212,66 +267,71 @@ func (s *stagedPages) cancel(attempt *wire.Attempt, indexes []uint32) {
 		return proto.Equal(a, attempt) && (indexes == nil || slices.Contains(indexes, index))
 	}
 	s.forgetIf(func(p *staged) bool { return meant(p.attempt, p.index) })
-	s.unhold(func(h stagedHold) bool { return meant(h.attempt, h.index) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lease := stagedLeaseOf(attempt)
+	if indexes == nil {
+		for index := range s.holds.of[lease] {
+			indexes = append(indexes, index)
+		}
+	}
+	for _, index := range indexes {
+		s.useless.add(s.holds.takeTask(lease, index)...)
+	}
 }
 
-// end forgets all: the session has ended.
+// end forgets what was held: nobody will name it.
 func (s *stagedPages) end() {
-	s.forgetIf(func(*staged) bool { return true })
-	s.unhold(func(stagedHold) bool { return true })
-}
-
-// unhold makes holds useless.
-func (s *stagedPages) unhold(meant func(stagedHold) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for hash, all := range s.holds {
-		s.holds[hash] = slices.DeleteFunc(all, func(h stagedHold) bool {
-			if !meant(h) {
-				return false
+	for _, tasks := range s.holds.of {
+		for _, all := range tasks {
+			for _, h := range all {
+				s.useless.add(h.id)
 			}
-			s.useless.add(h.id)
-			s.held--
-			return true
-		})
-		if len(s.holds[hash]) == 0 {
-			delete(s.holds, hash)
 		}
 	}
+	s.holds = stagedHolds{}
 }
 
-// takeHolds returns a hold of each page that has one, for the result that names
-// them.
-func (s *stagedPages) takeHolds(pages [][]byte) (taken []wire.HoldID) {
+// inherit takes over what an earlier session of the device has written.
+func (s *stagedPages) inherit(old *stagedPages) {
+	old.mu.Lock()
+	holds, wrote := old.holds, old.wrote
+	old.holds = stagedHolds{}
+	old.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, b := range pages {
-		hash := wire.Hash(b)
-		all := s.holds[hash]
-		if len(all) == 0 {
-			continue
-		}
-		taken = append(taken, all[0].id)
-		s.held--
-		if s.holds[hash] = all[1:]; len(all) == 1 {
-			delete(s.holds, hash)
-		}
+	s.holds, s.wrote = holds, wrote // it has written nothing itself
+}
+
+// takeHolds returns the holds of the pages of a task's output, for the result that
+// names them.
+func (s *stagedPages) takeHolds(attempt *wire.Attempt, index uint32, pages [][]byte) []wire.HoldID {
+	if len(pages) == 0 {
+		return nil
 	}
-	return taken
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(s.holds.takeTask(stagedLeaseOf(attempt), index), s.holds.takePages(pages)...)
+}
+
+// lastWrote returns when a page was last stored.
+func (s *stagedPages) lastWrote() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wrote
 }
 
 // finish notes what became of a whole page, which was put under id.
 func (s *stagedPages) finish(hash wire.Hash, p *staged, id wire.HoldID, err error) {
 	s.mu.Lock()
 	s.forget(hash)
-	if err != nil || s.held >= maxStagedHolds {
+	if err != nil {
 		s.useless.add(id)
 	} else {
-		if s.holds == nil {
-			s.holds = make(map[wire.Hash][]stagedHold)
-		}
-		s.holds[hash] = append(s.holds[hash], stagedHold{id, p.attempt, p.index})
-		s.held++
+		s.holds.add(stagedLeaseOf(p.attempt), p.index, stagedHold{hash, id})
+		s.wrote = time.Now()
 	}
 	if err == nil {
 		if s.stored == nil || len(s.stored) >= maxStored {

@@ -26,8 +26,11 @@ const (
 	maxBatchRecords = 4096
 	// maxBatchPages bounds the pages of large outputs that one command names.
 	maxBatchPages = 2048
-	// resultOverhead is about what a result costs besides its bytes.
-	resultOverhead = 256
+	// resultOverhead is about what a result costs besides its bytes, and
+	// confirmOverhead what it costs to look for its pages: a device has at most a
+	// thousand of those.
+	resultOverhead  = 256
+	confirmOverhead = 8 << 10
 	// addedSize is what the coordinator adds to a result: the device's ID, the
 	// number of runs.
 	addedSize = 128
@@ -53,8 +56,11 @@ type received struct {
 	attempt *wire.Attempt
 	result  *wire.TaskResult
 	size    int // of the result, in bytes
+	debt    int // what of it counts against its device
 	// holds keep the pages of its output until it is recorded.
 	holds []wire.HoldID
+	// unconfirmed is set while its pages are looked for.
+	unconfirmed *unconfirmed
 }
 
 // receive takes results from a device. Those it was leased wait to be recorded;
@@ -74,7 +80,7 @@ func (c *Coordinator) receive(ctx context.Context, d *device, r *wire.Results) e
 	for _, result := range r.GetResults() {
 		if q == nil || !c.accept(d, q, r.GetAttempt(), result) {
 			unwanted = append(unwanted, result.GetIndex())
-			c.useless.add(d.staged.takeHolds(result.GetOutputBlob().GetPages())...)
+			c.useless.add(d.staged.takeHolds(r.GetAttempt(), result.GetIndex(), result.GetOutputBlob().GetPages())...)
 		}
 	}
 	if len(unwanted) > 0 {
@@ -103,8 +109,8 @@ func (c *Coordinator) accept(d *device, q *jobQueue, attempt *wire.Attempt, resu
 	if r, recording := q.recording[index]; recording {
 		// If it came twice, the record answers both.
 		ours := r.device == d.id && proto.Equal(r.attempt, attempt)
-		if ours {
-			c.confirmers[d.id].hurry(q, index)
+		if ours && r.unconfirmed != nil {
+			c.hurry(r.unconfirmed)
 		}
 		return ours
 	}
@@ -163,10 +169,14 @@ func (c *Coordinator) tryElsewhere(device wire.DeviceID, q *jobQueue, index uint
 // caller holds the mutex.
 func (c *Coordinator) enqueue(q *jobQueue, r received) {
 	index := r.result.GetIndex()
-	r.size = resultOverhead + proto.Size(r.result)
+	r.size = proto.Size(r.result)
+	r.debt = r.size + resultOverhead
+	if len(r.result.GetOutputBlob().GetPages()) > 0 {
+		r.debt += confirmOverhead
+	}
 	q.end(index)
 	q.recording[index] = received{device: r.device, attempt: r.attempt}
-	c.debts.add(r.device, r.size)
+	c.debts.add(r.device, r.debt)
 	if len(r.result.GetOutputBlob().GetPages()) > 0 {
 		c.confirm(q, r)
 		return
@@ -372,7 +382,7 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 			verdict = verdicts[i]
 		}
 		index := r.result.GetIndex()
-		paid[r.device] += r.size
+		paid[r.device] += r.debt
 		switch verdict {
 		case state.Retry:
 			if able == nil {

@@ -61,7 +61,7 @@ func (c *Coordinator) serve(ctx, term context.Context, rw io.ReadWriteCloser) er
 	})
 	work.Go(func() error { c.welcomeDevice(workCtx, d); return nil })
 	err = work.Wait()
-	d.staged.end()
+	d.staged.forgetIf(func(*staged) bool { return true })
 	c.disconnect(d, err)
 	return err
 }
@@ -164,6 +164,7 @@ func (c *Coordinator) connect(d *device, claims []*wire.LeaseClaim) *wire.Goodby
 		}
 	}
 	if old != nil {
+		d.staged.inherit(&old.staged)
 		c.release(old, time.Now())
 		if old.gone.IsZero() {
 			c.running.Go(func() { old.conn.Close("another session of this device took its place", false) })
@@ -193,6 +194,7 @@ func (c *Coordinator) disconnect(d *device, why error) {
 // free gives the leases of a device back and forgets its session.
 func (c *Coordinator) free(d *device) {
 	delete(c.devices, d.id)
+	d.staged.end()
 	c.release(d, time.Now())
 }
 

@@ -72,9 +72,17 @@ func (x *Exchange) collect(ctx context.Context, now time.Time) {
 	}
 }
 
-// judge lets a page go, if it may.
+// judge lets a page go, if it may, and if the state that does not name it is still
+// the one to ask: the log may have been opened anew.
 func (x *Exchange) judge(h wire.Hash) {
-	deleted, err := x.cfg.Store.decide(h, func(put time.Time) fate { return x.fate(h, put) })
+	deleted, err := x.cfg.Store.decide(h, func(put time.Time) fate {
+		f := x.fate(h, put)
+		if f == goes && !x.cfg.Current() {
+			x.notices.free(h)
+			return stays
+		}
+		return f
+	})
 	if err != nil {
 		x.cfg.Log.Warn("a page that nothing names cannot be given back", "page", h, "error", err)
 	}
@@ -86,29 +94,21 @@ func (x *Exchange) judge(h wire.Hash) {
 // fate is the one place that says whether a page may go: without hold and name.
 // Holds are looked at first, because the state names a page before the hold of
 // the command that named it ends. What was put before this node started has no
-// holds that are known, so its time counts.
-//
-//	           put, or held where it is
-//	(none) ──────────────────────────────▶ held ───┐ 25 h without its command
-//	  ▲                                   ▲   │    │
-//	  │ state current           put again │   │ its command is applied
-//	  │                                   │   ▼    ▼
-//	  └──────────────── loose ◀────────── named ─▶ (loose)
-//	                            released
+// holds that are known, so its time counts. docs/architecture.md has the picture.
 func (x *Exchange) fate(h wire.Hash, put time.Time) fate {
-	if x.holds.has(h) || x.inherited(put) {
+	switch {
+	case x.holds.has(h) || x.inherited(put):
 		return stays
-	}
-	if x.cfg.Names(h) {
-		return loose
+	case x.cfg.Names(h):
+		return settled
 	}
 	return goes
 }
 
 // inherited reports whether a page of that time was put before this node started,
 // for a command that may still come. The hour on top is how inexact the time is.
-// One of the future is of a clock that was wrong.
+// One of the future is of a clock that was wrong, and counts as long.
 func (x *Exchange) inherited(put time.Time) bool {
-	age := time.Since(put)
-	return put.Before(x.opened) && age < holdFor+touchEvery && age > -holdFor-touchEvery
+	now := time.Now()
+	return (put.Before(x.opened) || put.After(now)) && now.Sub(put).Abs() < holdFor+touchEvery
 }

@@ -43,8 +43,8 @@ type Config struct {
 	Names func(wire.Hash) bool
 	// Named returns all pages that the state names.
 	Named func() []wire.Hash
-	// Current reports whether the state here is about as far as the
-	// coordinator's. While it is not nothing is deleted, for the rest of the log
+	// Current reports whether the state here has what the coordinator has
+	// committed, as far as this node was told a moment ago. While it is not nothing is deleted, for the rest of the log
 	// may name it. Nil means that it cannot be known: nothing is ever deleted.
 	Current func() bool
 	// CollectEvery is how often a node looks through all its pages for those that
@@ -206,11 +206,16 @@ func (x *Exchange) keep(id wire.HoldID, h wire.Hash, data []byte) error {
 	if x.holds.over(id) && !x.cfg.Names(h) {
 		return wire.Errorf(wire.Code_CODE_PRECONDITION, "page %s was put for a command that has been applied", h)
 	}
-	return x.cfg.Store.put(h, data, func() { x.holdPage(id, h) })
+	return x.cfg.Store.put(h, data, func(before time.Time) { x.holdPage(id, h, before) })
 }
 
-// holdPage has a page that is here stay for id. Whoever has it here owns it now.
-func (x *Exchange) holdPage(id wire.HoldID, h wire.Hash) {
+// holdPage has a page that is here stay for id. If its time said that somebody put
+// it before this node started, it stays for that one too: its time is another now.
+// The caller owns h.
+func (x *Exchange) holdPage(id wire.HoldID, h wire.Hash, before time.Time) {
+	if x.inherited(before) {
+		x.holds.add(wire.HoldID{}, h)
+	}
 	if !x.holds.add(id, h) {
 		x.notices.free(h) // the command came while it was written
 	}
@@ -221,7 +226,7 @@ func (x *Exchange) holdPage(id wire.HoldID, h wire.Hash) {
 func (x *Exchange) keepHeld(id wire.HoldID, pages []wire.Hash) (lacking []uint32) {
 	for i, h := range pages {
 		known := x.holds.has(h) || x.cfg.Names(h)
-		here, err := x.cfg.Store.rely(h, known, func() { x.holdPage(id, h) })
+		here, err := x.cfg.Store.rely(h, known, func(before time.Time) { x.holdPage(id, h, before) })
 		if err != nil {
 			x.cfg.Log.Error("a page that a command is to name cannot be kept", "page", h, "error", err)
 		}

@@ -39,20 +39,15 @@ func (x *Exchange) holdChunk(ctx context.Context, id wire.HoldID, pages []wire.H
 		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "%d of %d voters said whether they have what is to be recorded, and %d are needed",
 			count.answered, count.voters, count.need)
 	}
-	lost := 0
+	if count.lost() {
+		return fmt.Errorf("pages, of %d, are on none of the %d voters that answered: %w", len(pages), count.answered, ErrMissing)
+	}
 	for i, n := range count.have {
-		switch {
-		case n >= count.need:
-		case n == 0:
-			lost++
-		default:
+		if n < count.need {
 			if err := x.spread(ctx, id, pages[i]); err != nil {
 				return err
 			}
 		}
-	}
-	if lost > 0 {
-		return fmt.Errorf("%d of %d pages are on none of the %d voters that answered: %w", lost, len(pages), count.answered, ErrMissing)
 	}
 	return nil
 }
@@ -167,13 +162,38 @@ func (x *Exchange) holdOn(ctx context.Context, p *peer, c holdCall, call callFun
 		lacking, refusal, err = holdOver(conn, c.id, c.pages)
 		return err
 	})
+	if err != nil && len(c.pages) > oldPages {
+		return x.holdOnOld(ctx, p, c, call, err)
+	}
 	if err != nil || refusal == nil {
 		return lacking, err
 	}
 	if wire.CodeOf(refusal) != wire.Code_CODE_INVALID {
 		return nil, refusal
 	}
-	lacking = nil
+	return x.giveAll(ctx, p, c, call)
+}
+
+// oldPages is how many pages fit in a call that a version without holds reads; of
+// a larger one it closes the stream without a word.
+const oldPages = 6
+
+// holdOnOld asks a voter that has not answered about one page only: if it refuses
+// that it is of a version without holds.
+func (x *Exchange) holdOnOld(ctx context.Context, p *peer, c holdCall, call callFunc, why error) (lacking []uint32, err error) {
+	var refusal error
+	err = call(ctx, p.gets, func(conn net.Conn) (err error) {
+		_, refusal, err = holdOver(conn, c.id, c.pages[:1])
+		return err
+	})
+	if err != nil || wire.CodeOf(refusal) != wire.Code_CODE_INVALID {
+		return nil, why
+	}
+	return x.giveAll(ctx, p, c, call)
+}
+
+// giveAll puts the pages on a voter.
+func (x *Exchange) giveAll(ctx context.Context, p *peer, c holdCall, call callFunc) (lacking []uint32, err error) {
 	for i, h := range c.pages {
 		data, err := x.Get(ctx, h)
 		if err != nil {

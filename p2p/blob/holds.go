@@ -12,7 +12,7 @@ const (
 	// holdFor is how long a page stays for a command that does not come.
 	holdFor = 25 * time.Hour
 	// termGrace is how long the holds of a coordinator outlive its term.
-	termGrace = 15 * time.Second
+	termGrace = time.Minute
 	// maxHolds bounds the pages that wait for their commands, and so the memory
 	// of them: at a page of 1 MiB each they are 256 GiB.
 	maxHolds = 1 << 18
@@ -31,7 +31,7 @@ type holds struct {
 	count int // of helds
 	// ended are holds whose commands were applied: the newer and the older half.
 	ended, endedBefore map[wire.HoldID]struct{}
-	// term is the newest of which a command was applied, and since when that is
+	// term is the newest of which an entry was applied, and since when that is
 	// known.
 	term  uint64
 	since time.Time
@@ -72,7 +72,9 @@ func (s *holds) add(id wire.HoldID, h wire.Hash) bool {
 		s.count = 0
 	}
 	s.pages[h] = append(s.pages[h], held{id, until})
-	s.of[id] = append(s.of[id], h)
+	if id != (wire.HoldID{}) { // which no command ends
+		s.of[id] = append(s.of[id], h)
+	}
 	s.count++
 	return true
 }
@@ -100,6 +102,15 @@ func (s *holds) has(h wire.Hash) bool {
 	return len(s.pages[h]) > 0 || time.Now().Before(s.everything)
 }
 
+// reached notes that an entry of a term was applied.
+func (s *holds) reached(term uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if term > s.term {
+		s.term, s.since = term, time.Now()
+	}
+}
+
 // end ends a hold, whose command was applied, and returns the pages that nothing
 // holds any more.
 func (s *holds) end(id wire.HoldID) (free []wire.Hash) {
@@ -108,9 +119,6 @@ func (s *holds) end(id wire.HoldID) (free []wire.Hash) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id.Term() > s.term {
-		s.term, s.since = id.Term(), time.Now()
-	}
 	if s.ended[id] = struct{}{}; len(s.ended) > maxEnded/2 {
 		s.endedBefore, s.ended = s.ended, map[wire.HoldID]struct{}{}
 	}

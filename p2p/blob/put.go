@@ -38,7 +38,8 @@ type answer struct {
 
 func (x *Exchange) put(ctx context.Context, id wire.HoldID, data []byte, reserve uint64) (wire.Hash, error) {
 	if len(data) > wire.PageSize {
-		return wire.Hash{}, wire.Errorf(wire.Code_CODE_INVALID, "a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
+		return wire.Hash{}, wire.Errorf(wire.Code_CODE_INVALID,
+			"a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
 	}
 	voters := x.cfg.Voters()
 	if len(voters) == 0 {

@@ -50,11 +50,13 @@ func newNotices() notices {
 	return notices{freed: map[wire.Hash]struct{}{}, newNamed: make(chan struct{}, 1), newFreed: make(chan struct{}, 1)}
 }
 
-// Pages tells of the pages that the state has begun to name, of those that it no
-// longer names, and of the holds whose commands were applied: what those named
-// has its name by now. It does not block.
-func (x *Exchange) Pages(named, released []wire.Hash, ended []wire.HoldID) {
+// Pages tells of an entry of the log that was applied, and of its term: of the
+// pages that the state has begun to name, of those that it no longer names, and of
+// the holds whose commands came: what those named has its name by now. It does not
+// block.
+func (x *Exchange) Pages(term uint64, named, released []wire.Hash, ended []wire.HoldID) {
 	n := &x.notices
+	x.holds.reached(term)
 	for _, id := range ended {
 		n.free(x.holds.end(id)...)
 	}

@@ -68,7 +68,7 @@ func TestANamedPageIsPulledOnceItHadTimeToArrive(t *testing.T) {
 		defer c.nodes[0].run(t)()
 		synctest.Wait()
 		named := c.pages(c.nodes[1].store, 5)
-		c.nodes[0].Pages(named, nil, nil)
+		c.nodes[0].Pages(1, named, nil, nil)
 		time.Sleep(settleFor - time.Nanosecond)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != 0 {
@@ -88,9 +88,9 @@ func TestMoreNamesThanCanWaitAreFoundAnyway(t *testing.T) {
 		defer c.close()
 		defer c.nodes[0].run(t)()
 		synctest.Wait()
-		c.nodes[0].Pages(make([]wire.Hash, maxNotices), nil, nil)
+		c.nodes[0].Pages(1, make([]wire.Hash, maxNotices), nil, nil)
 		named := c.pages(c.nodes[1].store, 5)
-		c.nodes[0].Pages(named, nil, nil)
+		c.nodes[0].Pages(1, named, nil, nil)
 		time.Sleep(2 * settleFor)
 		synctest.Wait()
 		if got := countHave(c.nodes[0].store, named); got != len(named) {
@@ -135,7 +135,7 @@ func TestAPageThatNobodyHasIsLost(t *testing.T) {
 		named := c.pages(c.nodes[1].store, 2)
 		lost := wire.HashOf(randomPage(10))
 		c.setNamed(true, lost)
-		n.Pages(append(named, lost), nil, nil)
+		n.Pages(1, append(named, lost), nil, nil)
 		time.Sleep(settleFor + time.Second)
 		synctest.Wait()
 		if s := n.Status(); s.Missing != 1 || len(s.Lost) != 1 || s.Lost[0] != lost {
@@ -144,7 +144,7 @@ func TestAPageThatNobodyHasIsLost(t *testing.T) {
 		data := randomPage(20)
 		back := wire.HashOf(data)
 		c.setNamed(true, back)
-		n.Pages([]wire.Hash{back}, nil, nil)
+		n.Pages(1, []wire.Hash{back}, nil, nil)
 		time.Sleep(settleFor + time.Second)
 		mustPut(t, c.nodes[2].store, data) // it comes back
 		c.setNamed(false, lost)            // and what needs the other goes
@@ -195,16 +195,16 @@ func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 		{"put by two of whom one has named it", func(c *cluster, n *node) {
 			put(c, 0)
 			_, _ = n.Put(c.ctx, wire.HoldID{7}, data)
-			n.Pages(nil, nil, []wire.HoldID{{7}})
+			n.Pages(1, nil, nil, []wire.HoldID{{7}})
 		}, true},
 		{"put again, and the command that named it was applied", func(c *cluster, n *node) {
 			put(c, 0)
-			n.Pages(nil, nil, []wire.HoldID{again})
+			n.Pages(1, nil, nil, []wire.HoldID{again})
 		}, false},
 		{"put by a version without holds", func(c *cluster, n *node) { _, _ = n.Put(c.ctx, wire.HoldID{}, data) }, true},
 		{"named again", func(c *cluster, _ *node) { c.setNamed(true, h) }, true},
 		{"released, lost and put again", func(c *cluster, n *node) {
-			n.Pages(nil, []wire.Hash{h}, nil)
+			n.Pages(1, nil, []wire.Hash{h}, nil)
 			_ = n.store.Delete(h)
 			put(c, 0)
 		}, true},
@@ -215,18 +215,18 @@ func TestReleasedPagesGoAtOnceUnlessSomebodyNeedsThem(t *testing.T) {
 		}, false},
 		{"put for a coordinator that is no more", func(c *cluster, n *node) {
 			_, _ = n.Put(c.ctx, wire.NewTermHoldID(4), data)
-			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5)})
+			n.Pages(5, nil, nil, nil)
 			time.Sleep(2 * termGrace)
 			n.holds.expire(time.Now())
 		}, false},
 		{"put for a coordinator that was there a moment ago", func(c *cluster, n *node) {
 			_, _ = n.Put(c.ctx, wire.NewTermHoldID(4), data)
-			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5)})
+			n.Pages(5, nil, nil, nil)
 			n.holds.expire(time.Now())
 		}, true},
 		{"put for the coordinator that there is", func(c *cluster, n *node) {
 			_, _ = n.Put(c.ctx, wire.NewTermHoldID(5), data)
-			n.Pages(nil, nil, []wire.HoldID{wire.NewTermHoldID(5), wire.NewTermHoldID(4)})
+			n.Pages(5, nil, nil, []wire.HoldID{wire.NewTermHoldID(4), wire.NewTermHoldID(9)})
 			time.Sleep(2 * termGrace)
 			n.holds.expire(time.Now())
 		}, true},
@@ -253,10 +253,10 @@ func testReleased(t *testing.T, data []byte, after func(*cluster, *node), kept b
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Pages([]wire.Hash{h}, nil, []wire.HoldID{first})
+	n.Pages(1, []wire.Hash{h}, nil, []wire.HoldID{first})
 	after(c, n)
 	defer n.run(t)()
-	n.Pages(nil, []wire.Hash{h}, nil)
+	n.Pages(1, nil, []wire.Hash{h}, nil)
 	synctest.Wait()
 	if got := n.store.Has(h); got != kept {
 		t.Errorf("the page is kept: %v, want %v", got, kept)
@@ -286,12 +286,12 @@ func TestAPageGoesWithTheLastOfItsHolds(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		n.Pages(nil, nil, []wire.HoldID{{1}})
+		n.Pages(1, nil, nil, []wire.HoldID{{1}})
 		synctest.Wait()
 		if !n.store.Has(h) {
 			t.Error("it went while another hold was there")
 		}
-		n.Pages(nil, nil, []wire.HoldID{{2}})
+		n.Pages(1, nil, nil, []wire.HoldID{{2}})
 		synctest.Wait()
 		if n.store.Has(h) {
 			t.Error("it stays with neither name nor hold")
@@ -325,14 +325,14 @@ func TestARestartForgetsNobodyWhoPutAPage(t *testing.T) {
 		}
 		waits, named := pages[0], pages[1]
 		c.setNamed(true, named)
-		n.Pages([]wire.Hash{named}, nil, []wire.HoldID{{2}})
+		n.Pages(1, []wire.Hash{named}, nil, []wire.HoldID{{2}})
 		time.Sleep(time.Second)
 		stop()
 		n.restart()
 		stop = n.run(t)
 		defer func() { stop() }()
 		c.setNamed(false, named)
-		n.Pages(nil, []wire.Hash{waits, named}, nil)
+		n.Pages(1, nil, []wire.Hash{waits, named}, nil)
 		time.Sleep(2 * collectEvery)
 		synctest.Wait()
 		if !n.store.Has(waits) || n.store.Has(named) {
@@ -422,7 +422,7 @@ func TestAPageThatIsPutIsNeverCollected(t *testing.T) {
 		h := mustPut(t, n.store, data)
 		released := make(chan struct{})
 		racers.Go(func() {
-			n.Pages(nil, []wire.Hash{h}, nil)
+			n.Pages(1, nil, []wire.Hash{h}, nil)
 			close(released)
 		})
 		racers.Go(func() {

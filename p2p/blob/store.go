@@ -106,13 +106,14 @@ func (s *Store) path(h wire.Hash) string {
 // fresh put for List's time, to within an hour. A full disk is CODE_NO_SPACE.
 func (s *Store) Put(data []byte) (wire.Hash, error) {
 	h := wire.HashOf(data)
-	return h, s.put(h, data, func() {})
+	return h, s.put(h, data, func(time.Time) {})
 }
 
 // put stores data, whose hash is h. Where somebody relies on the page from now
-// on, noted is called while nobody can delete it; nil means that nobody does:
-// the page is a copy.
-func (s *Store) put(h wire.Hash, data []byte, noted func()) error {
+// on, noted is called while nobody can delete it, and told the time that it had,
+// the zero time if it was not there; nil means that nobody does: the page is a
+// copy.
+func (s *Store) put(h wire.Hash, data []byte, noted func(before time.Time)) error {
 	if len(data) > wire.PageSize {
 		return wire.Errorf(wire.Code_CODE_INVALID, "a page of %d bytes: at most %d are allowed", len(data), wire.PageSize)
 	}
@@ -121,8 +122,9 @@ func (s *Store) put(h wire.Hash, data []byte, noted func()) error {
 	if err == nil && !existed {
 		err = s.write(h, data, noted == nil)
 	}
+	var before time.Time
 	if err == nil && existed && noted != nil {
-		err = s.touch(h)
+		before, err = s.touch(h)
 	}
 	if err == nil && existed {
 		err = s.sync(h)
@@ -134,23 +136,24 @@ func (s *Store) put(h wire.Hash, data []byte, noted func()) error {
 		return fmt.Errorf("put page %s: %w", h, err)
 	}
 	if noted != nil {
-		noted()
+		noted(before)
 	}
 	return nil
 }
 
-// rely calls noted, while nobody can delete the page, if it is here and sound,
-// and reports whether it is. A page that is known to be on disk and whole is
+// rely calls noted, as put does, if the page is here and sound, and reports
+// whether it is. A page that is known to be on disk and whole is
 // neither read nor synced for that.
-func (s *Store) rely(h wire.Hash, known bool, noted func()) (bool, error) {
+func (s *Store) rely(h wire.Hash, known bool, noted func(before time.Time)) (bool, error) {
 	defer s.own(h)()
 	here := known && s.Has(h)
 	var err error
 	if !known {
 		here, err = s.confirm(h)
 	}
+	var before time.Time
 	if err == nil && here {
-		err = s.touch(h)
+		before, err = s.touch(h)
 	}
 	if err == nil && here && !known {
 		err = s.sync(h)
@@ -158,7 +161,7 @@ func (s *Store) rely(h wire.Hash, known bool, noted func()) (bool, error) {
 	if err != nil || !here {
 		return false, err
 	}
-	noted()
+	noted(before)
 	return true, nil
 }
 
@@ -206,17 +209,19 @@ func (s *Store) sync(h wire.Hash) error {
 	return errors.Join(syncFile(s.path(h)), syncFolder(s.folder(int(h[0]))))
 }
 
-// touch notes in the page's time that somebody relies on it. The caller owns h.
-func (s *Store) touch(h wire.Hash) error {
+// touch notes in the page's time that somebody relies on it, and returns the time
+// that it had. The caller owns h.
+func (s *Store) touch(h wire.Hash) (before time.Time, err error) {
 	info, err := os.Lstat(s.path(h))
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
+	before = info.ModTime()
 	now := time.Now()
-	if age := now.Sub(info.ModTime()); age >= 0 && age <= touchEvery {
-		return nil
+	if age := now.Sub(before); age >= 0 && age <= touchEvery {
+		return before, nil
 	}
-	return os.Chtimes(s.path(h), now, now)
+	return before, os.Chtimes(s.path(h), now, now)
 }
 
 // nobody is the time of pages that nobody waits to name.
@@ -359,8 +364,8 @@ type fate uint8
 
 const (
 	stays fate = iota
-	// loose: it stays, and nobody waits for a command that names it.
-	loose
+	// settled: it stays, and nobody waits for a command that names it.
+	settled
 	goes
 )
 
@@ -376,7 +381,7 @@ func (s *Store) decide(h wire.Hash, judge func(put time.Time) fate) (deleted boo
 		return false, fmt.Errorf("look at page %s: %w", h, err)
 	}
 	switch judge(info.ModTime()) {
-	case loose:
+	case settled:
 		if info.ModTime().Equal(nobody()) {
 			return false, nil
 		}

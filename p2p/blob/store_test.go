@@ -187,7 +187,7 @@ func TestConcurrentPutsOfAPageAreOneWrite(t *testing.T) {
 	var puts sync.WaitGroup
 	for i := range files {
 		puts.Go(func() {
-			err := s.put(wire.HashOf(data), data, func() {
+			err := s.put(wire.HashOf(data), data, func(time.Time) {
 				files[i], _ = os.Stat(s.path(wire.HashOf(data)))
 			})
 			if err != nil {
@@ -225,12 +225,12 @@ func TestAPagesFateIsDone(t *testing.T) {
 	if deleted, err := s.decide(h, func(time.Time) fate { return stays }); deleted || err != nil || !s.Has(h) {
 		t.Errorf("stays: deleted %v, %v", deleted, err)
 	}
-	if deleted, err := s.decide(h, func(time.Time) fate { return loose }); deleted || err != nil || !s.Has(h) {
-		t.Errorf("loose: deleted %v, %v", deleted, err)
+	if deleted, err := s.decide(h, func(time.Time) fate { return settled }); deleted || err != nil || !s.Has(h) {
+		t.Errorf("settled: deleted %v, %v", deleted, err)
 	}
 	for _, put := range s.List() {
 		if !put.Equal(nobody()) {
-			t.Errorf("by its time somebody put the loose page at %v", put)
+			t.Errorf("by its time somebody put the settled page at %v", put)
 		}
 	}
 	if deleted, err := s.decide(h, func(time.Time) fate { return goes }); !deleted || err != nil || s.Has(h) {
