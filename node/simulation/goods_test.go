@@ -81,15 +81,6 @@ func (g *goods) describe(h wire.Hash) string {
 	return fmt.Sprintf("page %v, a pack", h)
 }
 
-// pageNames returns the hashes of the pages that hold data.
-func pageNames(data []byte) (names [][]byte) {
-	for page := range slices.Chunk(data, wire.PageSize) {
-		h := wire.HashOf(page)
-		names = append(names, h[:])
-	}
-	return names
-}
-
 // workshop is the sandbox of a machine in a world of recurring bytes.
 type workshop struct {
 	world  *recurring
