@@ -191,8 +191,8 @@ func (s *stagedPages) add(hash wire.Hash, r *wire.WritePageRequest) (whole *stag
 			return nil, false, err
 		}
 	}
-	if at, ok := s.stored[hash]; p == nil && ok && time.Since(at) < stagedFor {
-		return nil, false, nil
+	if at, ok := s.stored[hash]; ok && time.Since(at) < stagedFor && (p == nil || p.size == size && from > len(p.page)) {
+		return nil, false, nil // it began before the page was stored
 	}
 	if p == nil || p.size != size || from > len(p.page) || to > size {
 		if p != nil && !p.whole() {
