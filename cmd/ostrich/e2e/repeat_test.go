@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-var repeatFlag = flag.Int("repeat", 5, "how often TestTheSameJobAgainGivesItsResultsAgain does each job; with many, -timeout 0")
+var repeatFlag = flag.Int("repeat", 3, "how often TestTheSameJobAgainGivesItsResultsAgain does each job; with many, -timeout 0")
 
 // outputSizes are what there is in the life of an output, in bytes: inside a
 // frame and in the log, in the pack of a batch, in a page of its own, in some
