@@ -33,11 +33,8 @@ func (c *Coordinator) packResults(ctx context.Context, id wire.JobID) error {
 		c.useless.add(hold)
 		return err
 	}
-	_, err = c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Holds: [][]byte{hold[:]}, Kind: &wire.Op_PackResults{PackResults: &wire.PackResults{
+	_, err = c.propose(ctx, c.cfg.Identity.ID, &wire.Op{Kind: &wire.Op_PackResults{PackResults: &wire.PackResults{
 		JobId: string(id), FirstBatch: uint32(first), Batches: uint32(n), Page: hash[:],
-	}}})
-	if err != nil {
-		c.useless.add(hold)
-	}
+	}}}, hold)
 	return err
 }

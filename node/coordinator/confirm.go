@@ -112,7 +112,6 @@ func (c *Coordinator) confirmAll(ctx context.Context, id wire.DeviceID, f *confi
 			c.judgePages(f, u, found[i])
 		}
 		c.mu.Unlock()
-		c.wake()
 	}
 }
 
@@ -164,9 +163,7 @@ func (c *Coordinator) dismiss(f *confirmer, u *unconfirmed) {
 	c.useless.add(u.holds...)
 	c.pay(u.device, u.debt)
 	u.queue.forget(u.result.GetIndex())
-	if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
-		c.acknowledge(d, u.attempt, []uint32{u.result.GetIndex()})
-	}
+	c.tell(u.device, &wire.ResultsAck{Attempt: u.attempt, Indexes: []uint32{u.result.GetIndex()}})
 }
 
 // forgive takes a lost result out of its device's debt: the device has to be heard
@@ -202,10 +199,9 @@ func (c *Coordinator) takeHolds(u *unconfirmed) {
 func (c *Coordinator) lookForPages(ctx context.Context, u *unconfirmed) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)
 	defer cancel()
-	names := u.result.GetOutputBlob().GetPages()
-	pages := make([]wire.Hash, len(names))
-	for i, b := range names {
-		pages[i] = wire.Hash(b) // their lengths were checked
+	pages, err := wire.HashesFromBytes(u.result.GetOutputBlob().GetPages())
+	if err != nil {
+		return err // never: checkResults has looked
 	}
 	return c.cfg.Pages.Hold(ctx, u.holds[0], pages)
 }
@@ -231,10 +227,8 @@ func (c *Coordinator) judgePages(f *confirmer, u *unconfirmed, err error) {
 		return
 	}
 	c.cfg.Log.Debug("the pages of an output are not confirmed", "job", u.queue.id, "task", u.result.GetIndex(), "device", u.device, "err", err)
-	if d := c.devices[u.device]; d != nil && d.gone.IsZero() && !u.lost.IsZero() {
-		d.conn.Post(&wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: &wire.ResultsAck{
-			Attempt: u.attempt, Lost: []uint32{u.result.GetIndex()},
-		}}})
+	if !u.lost.IsZero() {
+		c.tell(u.device, &wire.ResultsAck{Attempt: u.attempt, Lost: []uint32{u.result.GetIndex()}})
 	}
 	u.looked, u.next = now, now.Add(confirmTime)
 	f.waiting = append(f.waiting, u)
@@ -252,9 +246,7 @@ func (c *Coordinator) giveUp(f *confirmer, u *unconfirmed) {
 	u.result.Error, u.result.OutputBlob = "its output was lost on the way", nil
 	if c.tryElsewhere(u.device, q, index) {
 		c.pay(u.device, u.debt)
-		if d := c.devices[u.device]; d != nil && d.gone.IsZero() {
-			c.acknowledge(d, u.attempt, []uint32{index})
-		}
+		c.tell(u.device, &wire.ResultsAck{Attempt: u.attempt, Indexes: []uint32{index}})
 		return
 	}
 	q.recorder.queue = append(q.recorder.queue, u.received)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,17 +229,20 @@ func (c *Coordinator) wake() {
 }
 
 // propose commits an operation on behalf of actor. If it names pages, most of the
-// voters have said that they keep them, under the holds that it carries. Holds
-// that are of no use any more ride along, and end with it.
-func (c *Coordinator) propose(ctx context.Context, actor wire.DeviceID, op *wire.Op) (state.OpResult, error) {
+// voters have said that they keep them, under the holds that it carries and those
+// that were made for this proposal. These end with it or, if it fails, with the
+// next one, as all do that are of no use any more: what comes later in the log
+// than an operation whose outcome is unknown takes nothing from it.
+func (c *Coordinator) propose(ctx context.Context, actor wire.DeviceID, op *wire.Op, made ...wire.HoldID) (state.OpResult, error) {
 	op.Actor = string(actor)
-	useless := c.useless.take()
-	for _, id := range useless {
+	ending := append(c.useless.take(), made...)
+	op.Holds = slices.Clip(op.Holds) // they may be a request's
+	for _, id := range ending {
 		op.Holds = append(op.Holds, id[:])
 	}
 	result, err := c.cfg.Group.Propose(ctx, c.term, op)
 	if err != nil {
-		c.useless.add(useless...)
+		c.useless.add(ending...)
 	}
 	return result, err
 }

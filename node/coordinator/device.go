@@ -133,6 +133,11 @@ func (d *device) cancel(job wire.JobID, attempt *wire.Attempt, indexes []uint32)
 	}}})
 }
 
+// acknowledge tells the device what became of results.
+func (d *device) acknowledge(ack *wire.ResultsAck) {
+	d.conn.Post(&wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: ack}})
+}
+
 // incarnation tells a job from another that had its ID before.
 type incarnation struct {
 	id        wire.JobID

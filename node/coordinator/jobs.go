@@ -40,13 +40,15 @@ func (a asker) submitJob(ctx context.Context, r *wire.SubmitJobRequest) (*wire.S
 		return nil, err
 	}
 	id := wire.JobID(r.GetJobId())
-	op := &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: submit}, Holds: r.GetInputs().GetHolds()}
-	if !a.c.begun(id, 0) {
-		if err := a.c.holdFor(ctx, op, r.GetInputs().GetSegments(), r.GetSpec().GetProgram()); err != nil {
+	var made []wire.HoldID
+	if _, attaches := a.c.total(id); !attaches {
+		var err error
+		if made, err = a.c.holdFor(ctx, r.GetSpec().GetProgram(), r.GetInputs().GetSegments()); err != nil {
 			return nil, err
 		}
 	}
-	result, err := a.c.proposeHeld(ctx, a.id, op, len(r.GetInputs().GetHolds()))
+	op := &wire.Op{Kind: &wire.Op_SubmitJob{SubmitJob: submit}, Holds: r.GetInputs().GetHolds()}
+	result, err := a.c.propose(ctx, a.id, op, made...)
 	if err != nil {
 		return nil, err
 	}
@@ -70,21 +72,6 @@ func appendOp(in *wire.AppendInputsRequest) *wire.AppendInputs {
 	}
 }
 
-// proposeHeld is propose of an operation whose holds from place ours on were made
-// for this proposal only: refused, it leaves none of them. The asker's are for its
-// next request.
-func (c *Coordinator) proposeHeld(ctx context.Context, actor wire.DeviceID, op *wire.Op, ours int) (state.OpResult, error) {
-	made := slices.Clone(op.GetHolds()[ours:])
-	result, err := c.propose(ctx, actor, op)
-	if err == nil || wire.CodeOf(err) == wire.Code_CODE_UNKNOWN_OUTCOME {
-		return result, err
-	}
-	for _, b := range made {
-		c.useless.add(wire.HoldID(b))
-	}
-	return result, err
-}
-
 // checkHolds refuses holds that a coordinator makes for itself: nobody else's
 // command may end them.
 func checkHolds(holds [][]byte) error {
@@ -96,19 +83,19 @@ func checkHolds(holds [][]byte) error {
 	return nil
 }
 
-// begun reports whether the job is there and has so many inputs: then those up to
-// there are known, and name nothing anew.
-func (c *Coordinator) begun(id wire.JobID, inputs uint32) (yes bool) {
+// total returns how many inputs a job has; ok is false if there is no such job.
+func (c *Coordinator) total(id wire.JobID) (n uint32, ok bool) {
 	c.cfg.Group.Read(func(s *state.State) {
-		j := s.Job(id)
-		yes = j != nil && j.Total() >= inputs
+		if j := s.Job(id); j != nil {
+			n, ok = j.Total(), true
+		}
 	})
-	return yes
+	return n, ok
 }
 
-// holdFor has most of the voters keep what an operation is about to name, and adds
-// the hold to it.
-func (c *Coordinator) holdFor(ctx context.Context, op *wire.Op, segments []*wire.Segment, program *wire.Program) error {
+// holdFor has most of the voters keep what a program and inputs name, and returns
+// the hold for the operation that is about to name it; none if it is nothing.
+func (c *Coordinator) holdFor(ctx context.Context, program *wire.Program, segments []*wire.Segment) ([]wire.HoldID, error) {
 	names := slices.Clone(program.GetBlob().GetPages())
 	for _, seg := range segments {
 		if len(seg.GetPage()) > 0 {
@@ -116,29 +103,23 @@ func (c *Coordinator) holdFor(ctx context.Context, op *wire.Op, segments []*wire
 		}
 		names = append(names, seg.GetBlob().GetPages()...)
 	}
-	pages := make([]wire.Hash, len(names))
-	for i, b := range names {
-		hash, err := wire.HashFromBytes(b)
-		if err != nil {
-			return wire.Errorf(wire.Code_CODE_INVALID, "a page that a job names: %v", err)
-		}
-		pages[i] = hash
+	pages, err := wire.HashesFromBytes(names)
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INVALID, "what a job names: %v", err)
 	}
 	if len(pages) == 0 {
-		return nil
+		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdTime)
 	defer cancel()
 	hold := wire.NewTermHoldID(c.term)
-	err := c.cfg.Pages.Hold(ctx, hold, pages)
+	if err = c.cfg.Pages.Hold(ctx, hold, pages); err != nil {
+		c.useless.add(hold) // some may keep them
+	}
 	if wire.CodeOf(err) == wire.Code_CODE_NOT_FOUND {
-		return wire.Errorf(wire.Code_CODE_PRECONDITION, "the bytes of the program or of some inputs are not in the swarm any more (%v): submit them again", err)
+		err = wire.Errorf(wire.Code_CODE_PRECONDITION, "the bytes of the program or of some inputs are not in the swarm any more (%v): submit them again", err)
 	}
-	if err != nil {
-		c.useless.add(hold)
-	}
-	op.Holds = append(slices.Clone(op.Holds), hold[:])
-	return err
+	return []wire.HoldID{hold}, err
 }
 
 // follow makes the soft state of a job follow what was committed of it.
@@ -179,13 +160,15 @@ func (a asker) appendInputs(ctx context.Context, r *wire.AppendInputsRequest) (*
 		return nil, err
 	}
 	a.c.awaitTurn(ctx, id, r.GetSegments())
-	op := &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}, Holds: r.GetHolds()}
-	if end := endOf(r.GetSegments()); !a.c.begun(id, end) && a.c.begun(id, 0) {
-		if err := a.c.holdFor(ctx, op, r.GetSegments(), nil); err != nil {
+	var made []wire.HoldID
+	if n, ok := a.c.total(id); ok && n < endOf(r.GetSegments()) { // others are known, and name nothing anew
+		var err error
+		if made, err = a.c.holdFor(ctx, nil, r.GetSegments()); err != nil {
 			return nil, err
 		}
 	}
-	result, err := a.c.proposeHeld(ctx, a.id, op, len(r.GetHolds()))
+	op := &wire.Op{Kind: &wire.Op_AppendInputs{AppendInputs: appendOp(r)}, Holds: r.GetHolds()}
+	result, err := a.c.propose(ctx, a.id, op, made...)
 	if err != nil {
 		return nil, err
 	}
@@ -205,22 +188,10 @@ func endOf(segments []*wire.Segment) uint32 {
 // awaitRoom waits until the job's inputs that lie unprocessed are below their
 // bound, or the job has ended.
 func (c *Coordinator) awaitRoom(ctx context.Context, id wire.JobID) error {
-	for {
-		changed := c.changes(id)
-		var room bool
-		c.cfg.Group.Read(func(s *state.State) {
-			j := s.Job(id)
-			room = j == nil || j.Ended() || j.OpenInputBytes() < maxOpenInput
-		})
-		if room || changed == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
-		case <-changed:
-		}
+	if !c.await(ctx, id, func(j *state.Job) bool { return j.OpenInputBytes() < maxOpenInput }) {
+		return wire.Errorf(wire.Code_CODE_UNAVAILABLE, "the session ended")
 	}
+	return nil
 }
 
 // awaitTurn waits a moment for the inputs before these: a client sends several
@@ -229,18 +200,27 @@ func (c *Coordinator) awaitTurn(ctx context.Context, id wire.JobID, segments []*
 	if len(segments) == 0 {
 		return
 	}
-	late := time.NewTimer(turnTime)
-	defer late.Stop()
+	ctx, cancel := context.WithTimeout(ctx, turnTime)
+	defer cancel()
+	c.await(ctx, id, func(j *state.Job) bool { return j.Total() >= segments[0].GetFirst() })
+}
+
+// await waits until an open job is as it should be, or open no more; false: ctx
+// ended before.
+func (c *Coordinator) await(ctx context.Context, id wire.JobID, ready func(*state.Job) bool) bool {
 	for {
 		changed := c.changes(id)
-		if changed == nil || c.begun(id, segments[0].GetFirst()) {
-			return
+		var done bool
+		c.cfg.Group.Read(func(s *state.State) {
+			j := s.Job(id)
+			done = j == nil || j.Ended() || ready(j)
+		})
+		if done || changed == nil {
+			return true
 		}
 		select {
 		case <-ctx.Done():
-			return
-		case <-late.C:
-			return
+			return false
 		case <-changed:
 		}
 	}

@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/ostrich-legs/ostrich/consensus/state"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
@@ -166,13 +164,13 @@ func (s *stagedHolds) takePages(pages [][]byte) (taken []wire.HoldID) {
 // staged is a page that is being written. Several writers may bring the same
 // bytes at one time: outputs often hold equal pages.
 type staged struct {
-	page    []byte
-	size    int
-	attempt *wire.Attempt // with index, the task that it was begun for; nil is unknown
-	index   uint32
-	moved   time.Time     // when more of it came
-	done    chan struct{} // closed when it is stored, or is not
-	err     error         // why it is not; set before done is closed
+	page  []byte
+	size  int
+	lease stagedLease // with index, the task that it was begun for
+	index uint32
+	moved time.Time     // when more of it came
+	done  chan struct{} // closed when it is stored, or is not
+	err   error         // why it is not; set before done is closed
 }
 
 func (p *staged) whole() bool { return len(p.page) == p.size }
@@ -224,7 +222,7 @@ func (s *stagedPages) begin(hash wire.Hash, r *wire.WritePageRequest) (*staged, 
 	if !s.all.take(int(r.GetSize())) {
 		return nil, wire.Errorf(wire.Code_CODE_EXHAUSTED, "all devices write at most %d MiB of pages at one time", maxStagedBytes>>20)
 	}
-	p := &staged{size: int(r.GetSize()), attempt: r.GetAttempt(), index: r.GetIndex(), moved: time.Now(), done: make(chan struct{})}
+	p := &staged{size: int(r.GetSize()), lease: stagedLeaseOf(r.GetAttempt()), index: r.GetIndex(), moved: time.Now(), done: make(chan struct{})}
 	s.partial[hash] = p
 	return p, nil
 }
@@ -263,13 +261,10 @@ func (s *stagedPages) forgetIf(meant func(*staged) bool) {
 // cancel forgets what was written for tasks of a lease, all of them if indexes
 // is nil.
 func (s *stagedPages) cancel(attempt *wire.Attempt, indexes []uint32) {
-	meant := func(a *wire.Attempt, index uint32) bool {
-		return proto.Equal(a, attempt) && (indexes == nil || slices.Contains(indexes, index))
-	}
-	s.forgetIf(func(p *staged) bool { return meant(p.attempt, p.index) })
+	lease := stagedLeaseOf(attempt)
+	s.forgetIf(func(p *staged) bool { return p.lease == lease && (indexes == nil || slices.Contains(indexes, p.index)) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lease := stagedLeaseOf(attempt)
 	if indexes == nil {
 		for index := range s.holds.of[lease] {
 			indexes = append(indexes, index)
@@ -330,7 +325,7 @@ func (s *stagedPages) finish(hash wire.Hash, p *staged, id wire.HoldID, err erro
 	if err != nil {
 		s.useless.add(id)
 	} else {
-		s.holds.add(stagedLeaseOf(p.attempt), p.index, stagedHold{hash, id})
+		s.holds.add(p.lease, p.index, stagedHold{hash, id})
 		s.wrote = time.Now()
 	}
 	if err == nil {

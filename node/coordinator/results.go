@@ -84,7 +84,7 @@ func (c *Coordinator) receive(ctx context.Context, d *device, r *wire.Results) e
 		}
 	}
 	if len(unwanted) > 0 {
-		c.acknowledge(d, r.GetAttempt(), unwanted)
+		d.acknowledge(&wire.ResultsAck{Attempt: r.GetAttempt(), Indexes: unwanted})
 	}
 	if q != nil {
 		c.startRecorder(q)
@@ -194,10 +194,8 @@ func (c *Coordinator) checkResults(r *wire.Results) error {
 			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes outside pages: at most %d are allowed", n, maxInlineOutput)
 		}
 		blob := result.GetOutputBlob()
-		for _, b := range blob.GetPages() {
-			if _, err := wire.HashFromBytes(b); err != nil {
-				return wire.Errorf(wire.Code_CODE_INVALID, "a page of an output: %v", err)
-			}
+		if _, err := wire.HashesFromBytes(blob.GetPages()); err != nil {
+			return wire.Errorf(wire.Code_CODE_INVALID, "an output: %v", err)
 		}
 		if blob.GetSize() > wire.MaxBlob || uint64(len(blob.GetPages())) != (blob.GetSize()+wire.PageSize-1)/wire.PageSize {
 			return wire.Errorf(wire.Code_CODE_INVALID, "an output of %d bytes in %d pages", blob.GetSize(), len(blob.GetPages()))
@@ -217,11 +215,12 @@ func (c *Coordinator) checkResults(r *wire.Results) error {
 	return nil
 }
 
-// acknowledge tells a device, if it is there, that results are settled. The
-// caller holds the mutex.
-func (c *Coordinator) acknowledge(d *device, attempt *wire.Attempt, indexes []uint32) {
-	ack := &wire.Frame{Kind: &wire.Frame_ResultsAck{ResultsAck: &wire.ResultsAck{Attempt: attempt, Indexes: indexes}}}
-	d.conn.Post(ack)
+// tell tells a device, if it is there, what became of results. The caller holds the
+// mutex.
+func (c *Coordinator) tell(id wire.DeviceID, ack *wire.ResultsAck) {
+	if d := c.devices[id]; d != nil && d.gone.IsZero() {
+		d.acknowledge(ack)
+	}
 }
 
 // record commits what a job's recorder holds, a batch after another, until it
@@ -285,10 +284,7 @@ func (c *Coordinator) commit(ctx context.Context, q *jobQueue, batch []received)
 	if err != nil {
 		return err
 	}
-	result, err := c.propose(ctx, c.cfg.Identity.ID, op)
-	if err != nil {
-		c.useless.add(packed...) // the next try has a hold of its own
-	}
+	result, err := c.propose(ctx, c.cfg.Identity.ID, op, packed...)
 	switch wire.CodeOf(err) {
 	case wire.Code_CODE_UNSPECIFIED:
 	case wire.Code_CODE_NOT_FOUND, wire.Code_CODE_PRECONDITION: // the job is gone
@@ -353,7 +349,7 @@ func (c *Coordinator) completion(ctx context.Context, q *jobQueue, batch []recei
 			c.useless.add(hold)
 			return nil, nil, err
 		}
-		op.Results.Page, holds, packed = hash[:], append(holds, hold[:]), []wire.HoldID{hold}
+		op.Results.Page, packed = hash[:], []wire.HoldID{hold}
 	}
 	return &wire.Op{Holds: holds, Kind: &wire.Op_CompleteTasks{CompleteTasks: op}}, packed, nil
 }
@@ -404,9 +400,7 @@ func (c *Coordinator) settle(q *jobQueue, batch []received, verdicts []state.Ver
 		c.pay(device, size)
 	}
 	for attempt, indexes := range acks {
-		if d := c.devices[from[attempt]]; d != nil && d.gone.IsZero() {
-			c.acknowledge(d, attempt, indexes)
-		}
+		c.tell(from[attempt], &wire.ResultsAck{Attempt: attempt, Indexes: indexes})
 	}
 	c.wake()
 }

@@ -269,13 +269,19 @@ func start(t *testing.T, c *coordinator, slots int, s Sandbox) *Worker {
 // startMember is start for a device that reports in its heartbeats.
 func startMember(t *testing.T, c *coordinator, slots int, s Sandbox, report func() *wire.MemberReport) *Worker {
 	t.Helper()
-	w, err := New(Config{
-		Link: LinkConfig{
-			Identity: sessiontest.NewIdentity("device"), Dial: c.dial, Trust: sessiontest.TrustAll,
-			Hello: func() *wire.Hello { return sessiontest.NewHello(0) },
-		},
-		Slots: slots, Sandbox: s, Dir: t.TempDir(), Report: report,
-	})
+	return startConfig(t, c, Config{Slots: slots, Sandbox: s, Report: report})
+}
+
+// startConfig runs a worker of the coordinator's, in a folder of its own, until the
+// test ends.
+func startConfig(t *testing.T, c *coordinator, config Config) *Worker {
+	t.Helper()
+	config.Link = LinkConfig{
+		Identity: sessiontest.NewIdentity("device"), Dial: c.dial, Trust: sessiontest.TrustAll,
+		Hello: func() *wire.Hello { return sessiontest.NewHello(0) },
+	}
+	config.Dir = t.TempDir()
+	w, err := New(config)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/ostrich-legs/ostrich/node/sandbox"
-	"github.com/ostrich-legs/ostrich/node/session/sessiontest"
 	"github.com/ostrich-legs/ostrich/p2p/wire"
 )
 
@@ -55,24 +54,7 @@ func (s *sickSandbox) Run(ctx context.Context, p sandbox.Program, tasks []sandbo
 // startSick runs a worker with that sandbox until the test ends.
 func startSick(t *testing.T, c *coordinator, box *sickSandbox) {
 	t.Helper()
-	w, err := New(Config{
-		Link: LinkConfig{
-			Identity: sessiontest.NewIdentity("device"), Dial: c.dial, Trust: sessiontest.TrustAll,
-			Hello: func() *wire.Hello { return sessiontest.NewHello(0) },
-		},
-		Slots: 2, Sandbox: box, Unwell: box.Unwell, Dir: t.TempDir(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		<-done
-		c.running.Wait()
-	})
+	startConfig(t, c, Config{Slots: 2, Sandbox: box, Unwell: box.Unwell})
 }
 
 // waitForBeat returns how long it took until a heartbeat said that.

@@ -44,8 +44,9 @@ type Config struct {
 	// Named returns all pages that the state names.
 	Named func() []wire.Hash
 	// Current reports whether the state here has what the coordinator has
-	// committed, as far as this node was told a moment ago. While it is not nothing is deleted, for the rest of the log
-	// may name it. Nil means that it cannot be known: nothing is ever deleted.
+	// committed, as far as this node was told a moment ago. While it has not,
+	// nothing is deleted, for the rest of the log may name it. Nil means that it
+	// cannot be known: nothing is ever deleted.
 	Current func() bool
 	// CollectEvery is how often a node looks through all its pages for those that
 	// may go; 0 means the default, an hour.

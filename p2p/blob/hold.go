@@ -154,18 +154,21 @@ func (x *Exchange) askToHold(undecided context.Context, voter wire.DeviceID, cal
 	}
 }
 
-// holdOn asks a voter once. One of a version without holds is given the pages: it
-// keeps what is put on it for a day.
+// oldPages is how many pages fit in a call that a version without holds reads; of
+// a larger one it closes the stream without a word.
+const oldPages = 6
+
+// holdOn asks a voter once. One of a version without holds, which refuses the call,
+// is given the pages: it keeps what is put on it for a day. Whether one that has
+// not answered a large call is of such a version, it is asked with one page.
 func (x *Exchange) holdOn(ctx context.Context, p *peer, c holdCall, call callFunc) (lacking []uint32, err error) {
-	var refusal error
-	err = call(ctx, p.gets, func(conn net.Conn) (err error) {
-		lacking, refusal, err = holdOver(conn, c.id, c.pages)
-		return err
-	})
+	lacking, refusal, err := holdOnce(ctx, p, c, call)
 	if err != nil && len(c.pages) > oldPages {
-		return x.holdOnOld(ctx, p, c, call, err)
-	}
-	if err != nil || refusal == nil {
+		var still error
+		if _, refusal, still = holdOnce(ctx, p, holdCall{c.id, c.pages[:1]}, call); still != nil || refusal == nil {
+			return nil, err
+		}
+	} else if err != nil || refusal == nil {
 		return lacking, err
 	}
 	if wire.CodeOf(refusal) != wire.Code_CODE_INVALID {
@@ -174,22 +177,13 @@ func (x *Exchange) holdOn(ctx context.Context, p *peer, c holdCall, call callFun
 	return x.giveAll(ctx, p, c, call)
 }
 
-// oldPages is how many pages fit in a call that a version without holds reads; of
-// a larger one it closes the stream without a word.
-const oldPages = 6
-
-// holdOnOld asks a voter that has not answered about one page only: if it refuses
-// that it is of a version without holds.
-func (x *Exchange) holdOnOld(ctx context.Context, p *peer, c holdCall, call callFunc, why error) (lacking []uint32, err error) {
-	var refusal error
+// holdOnce is one call: refusal is its answer, err says that there was none.
+func holdOnce(ctx context.Context, p *peer, c holdCall, call callFunc) (lacking []uint32, refusal, err error) {
 	err = call(ctx, p.gets, func(conn net.Conn) (err error) {
-		_, refusal, err = holdOver(conn, c.id, c.pages[:1])
+		lacking, refusal, err = holdOver(conn, c.id, c.pages)
 		return err
 	})
-	if err != nil || wire.CodeOf(refusal) != wire.Code_CODE_INVALID {
-		return nil, why
-	}
-	return x.giveAll(ctx, p, c, call)
+	return lacking, refusal, err
 }
 
 // giveAll puts the pages on a voter.

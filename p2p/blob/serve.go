@@ -132,13 +132,12 @@ func (x *Exchange) serveHold(conn net.Conn, hold *wire.PageHold) error {
 	if err != nil || id == (wire.HoldID{}) {
 		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold without an ID"))
 	}
-	pages := make([]wire.Hash, 0, min(len(hold.GetHashes()), maxHeldPages))
-	for _, b := range hold.GetHashes() {
-		h, err := wire.HashFromBytes(b)
-		if err != nil || len(pages) == maxHeldPages {
-			return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold of %d pages, one named by %d bytes", len(hold.GetHashes()), len(b)))
-		}
-		pages = append(pages, h)
+	if n := len(hold.GetHashes()); n > maxHeldPages {
+		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold of %d pages: at most %d are allowed", n, maxHeldPages))
+	}
+	pages, err := wire.HashesFromBytes(hold.GetHashes())
+	if err != nil {
+		return refuse(conn, wire.Errorf(wire.Code_CODE_INVALID, "a hold: %v", err))
 	}
 	return wire.WriteMessage(conn, maxHoldReply, &wire.PageReply{Lacking: x.keepHeld(id, pages)})
 }

@@ -121,13 +121,9 @@ func blobPages(blob *wire.Blob) ([]wire.Hash, error) {
 	if size > wire.MaxBlob || uint64(len(pages)) != (size+wire.PageSize-1)/wire.PageSize {
 		return nil, wire.Errorf(wire.Code_CODE_INVALID, "a blob of %d bytes in %d pages", size, len(pages))
 	}
-	hashes := make([]wire.Hash, len(pages))
-	for i, b := range pages {
-		h, err := wire.HashFromBytes(b)
-		if err != nil {
-			return nil, wire.Errorf(wire.Code_CODE_INVALID, "page %d of a blob: %v", i, err)
-		}
-		hashes[i] = h
+	hashes, err := wire.HashesFromBytes(pages)
+	if err != nil {
+		return nil, wire.Errorf(wire.Code_CODE_INVALID, "a blob: %v", err)
 	}
 	return hashes, nil
 }

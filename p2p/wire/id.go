@@ -123,6 +123,19 @@ func HashFromBytes(b []byte) (Hash, error) {
 	return Hash(b), nil
 }
 
+// HashesFromBytes is HashFromBytes of each of a list.
+func HashesFromBytes(list [][]byte) ([]Hash, error) {
+	hashes := make([]Hash, len(list))
+	for i, b := range list {
+		h, err := HashFromBytes(b)
+		if err != nil {
+			return nil, fmt.Errorf("page %d: %w", i, err)
+		}
+		hashes[i] = h
+	}
+	return hashes, nil
+}
+
 // ParseHash reads what String wrote.
 func ParseHash(s string) (Hash, error) {
 	b, err := hex.DecodeString(s)
